@@ -1,0 +1,41 @@
+# Thin: what takes more than a line is in scripts/ or in the package.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+python := .venv/bin/python
+.PHONY: help setup lock lint format test bench bench-backup demo down clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: ## install everything into .venv (PYTHON=3.12 picks another interpreter)
+	@scripts/setup.sh
+
+lock: ## renew requirements.lock (ARGS=--upgrade takes the newest versions)
+	@scripts/lock.sh $(ARGS)
+
+lint: setup ## ruff, mypy, import-linter
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: setup ## let ruff fix and format what it can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+test: setup ## all tests (ARGS="-k backup" narrows them)
+	$(python) -m pytest -n 2 $(ARGS)
+
+bench: bench-backup ## all benchmarks, against named peers
+
+bench-backup: setup ## benchmark backup and restore against restic
+	$(python) -m benchmarks.backup $(ARGS)
+
+demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
+	$(python) -m fastvlm_ops.local.demo
+
+down: ## stop what `make demo` started
+	@if [ -x $(python) ]; then $(python) -m fastvlm_ops.local.down; else PYTHONPATH=plugins python3 -m fastvlm_ops.local.down; fi
+
+clean: down ## also remove .venv, .tools, .demo and caches
+	rm -rf .venv .tools .demo build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Operations of the Fast VLM On-Device Kit as Apache Airflow DAGs."""
