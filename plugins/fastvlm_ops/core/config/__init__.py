@@ -1,0 +1,25 @@
+"""Models and readers of the files in ``include/``, the only files that an operator edits."""
+
+from fastvlm_ops.core.config.components import (
+    COMPONENTS_FILE,
+    Component,
+    Components,
+    FilesComponent,
+    SQLiteComponent,
+    load_components,
+)
+from fastvlm_ops.core.config.errors import ConfigError, DefinitionError, Problem
+from fastvlm_ops.core.config.hashing import include_hash
+
+__all__ = [
+    "COMPONENTS_FILE",
+    "Component",
+    "Components",
+    "ConfigError",
+    "DefinitionError",
+    "FilesComponent",
+    "Problem",
+    "SQLiteComponent",
+    "include_hash",
+    "load_components",
+]

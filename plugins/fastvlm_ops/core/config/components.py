@@ -1,0 +1,158 @@
+"""``include/components.yaml``: what is backed up."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from fastvlm_ops.core.config.errors import DefinitionError, Problem
+from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_definition_file
+
+COMPONENTS_FILE = "components.yaml"
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+
+
+def _check_name(name: str) -> str:
+    if not re.match(NAME_PATTERN, name):
+        raise ValueError(
+            f"{name!r} cannot be a name; expected a lower-case letter, then at most 39 lower-case letters,"
+            " digits and underscores"
+        )
+    return name
+
+
+def _check_path(path: str) -> str:
+    if not path.strip() or "\0" in path:
+        raise ValueError(f"{path!r} cannot be a path; expected a folder or file, absolute or below kit_dir")
+    if path.startswith("~"):
+        raise ValueError(f"{path!r}: '~' is not expanded, since workers run as other users; write it in full")
+    if not path.startswith("/") and ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} leaves kit_dir; write the absolute path instead")
+    return path
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern, times in Counter(patterns).items():
+        if not pattern.strip():
+            raise ValueError("an empty pattern excludes nothing; remove it")
+        if times > 1:
+            raise ValueError(f"the pattern {pattern!r} stands {times} times")
+    return patterns
+
+
+class _ComponentBase(Definition):
+    name: Annotated[
+        str,
+        AfterValidator(_check_name),
+        Field(
+            description="unique name of the component: lower-case letters, digits and underscores",
+            json_schema_extra={"pattern": NAME_PATTERN},
+        ),
+    ]
+    path: Annotated[
+        str,
+        AfterValidator(_check_path),
+        Field(
+            description="where it is: an absolute path, or one below [fastvlm_ops] kit_dir",
+            json_schema_extra={"minLength": 1},
+        ),
+    ]
+    description: Annotated[str, Field(description="what it is, for the people who restore it")] = ""
+
+
+class FilesComponent(_ComponentBase):
+    """A folder with everything in it."""
+
+    kind: Literal["files"] = Field(description="files: a folder with everything in it")
+    exclude: Annotated[
+        tuple[str, ...],
+        AfterValidator(_check_patterns),
+        # Strictness would ask YAML, which has only lists, for a tuple.
+        Field(strict=False, description="patterns of what is left out, as in *.tmp"),
+    ] = ()
+
+
+class SQLiteComponent(_ComponentBase):
+    """One SQLite database, copied through SQLite while others use it."""
+
+    kind: Literal["sqlite"] = Field(description="sqlite: one database file, in use or not")
+
+
+Component = Annotated[FilesComponent | SQLiteComponent, Field(discriminator="kind")]
+
+
+class Components(DefinitionFile):
+    """What is backed up: each component on its own, all of them tied together into a backup set."""
+
+    version: Literal[1] = Field(description="version of this file's format: 1")
+    components: Annotated[
+        tuple[Component, ...],
+        Field(
+            strict=False,
+            min_length=1,
+            description="at least one component; a backup of nothing would succeed and protect nothing",
+        ),
+    ]
+
+    @field_validator("components")
+    @classmethod
+    def _names_are_unique(cls, components: tuple[Component, ...]) -> tuple[Component, ...]:
+        positions: dict[str, int] = {}
+        for position, component in enumerate(components):
+            first = positions.setdefault(component.name, position)
+            if first != position:
+                raise ValueError(
+                    f"components[{first}] and components[{position}] are both named {component.name!r};"
+                    " expected unique names"
+                )
+        return components
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the components, in the file's order."""
+        return [component.name for component in self.components]
+
+    def component(self, name: str) -> FilesComponent | SQLiteComponent:
+        """Return one component.
+
+        :param name: its name
+        :raises DefinitionError: the file has none of that name
+        """
+        for component in self.components:
+            if component.name == name:
+                return component
+        message = f"has no component named {name!r}; it has {', '.join(self.names)}"
+        raise DefinitionError(self.file, [Problem("components", message)])
+
+    def path_of(self, name: str, kit_dir: Path | None) -> Path:
+        """Return the absolute path of a component.
+
+        :param name: the component's name
+        :param kit_dir: what relative paths start from; None where it is not set
+        :raises DefinitionError: no such component, or its path is relative and there is no kit_dir
+        """
+        component = self.component(name)
+        path = Path(component.path)
+        if path.is_absolute():
+            return path
+        if kit_dir is None:
+            key = f"components[{self.names.index(name)}].path"
+            message = (
+                f"{component.path!r} is relative, but [fastvlm_ops] kit_dir is not set; set it,"
+                " or write an absolute path"
+            )
+            raise DefinitionError(self.file, [Problem(key, message)])
+        return kit_dir / path
+
+
+def load_components(include_dir: Path) -> Components:
+    """Read ``components.yaml``.
+
+    :param include_dir: the folder that it is in
+    :raises DefinitionError: it cannot be used; the message names file, line, key and what would be right
+    """
+    return read_definition_file(include_dir / COMPONENTS_FILE, Components)

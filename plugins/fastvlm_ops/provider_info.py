@@ -1,0 +1,109 @@
+"""What Airflow's provider manager reads: connection type, settings, modules. Plain data, no imports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastvlm_ops import __version__
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the description of this provider; entry point ``apache_airflow_provider``."""
+    return {
+        "package-name": "fastvlm-ops",
+        "name": "FastVLM Ops",
+        "description": "Runs the operations of the Fast VLM On-Device Kit.",
+        "versions": [__version__],
+        "integrations": [{"integration-name": "FastVLM backup repository", "tags": ["service"]}],
+        "operators": [
+            {
+                "integration-name": "FastVLM backup repository",
+                "python-modules": ["fastvlm_ops.operators.backup"],
+            }
+        ],
+        "hooks": [
+            {"integration-name": "FastVLM backup repository", "python-modules": ["fastvlm_ops.hooks.s3"]}
+        ],
+        "connection-types": [_s3_connection_type()],
+        "config": {"fastvlm_ops": {"description": _SECTION, "options": _options()}},
+    }
+
+
+_SECTION = "Settings of FastVLM Ops. They must be the same on the DAG processor and on every worker."
+
+
+def _s3_connection_type() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": ["string", "null"]}
+    return {
+        "connection-type": "fastvlm_s3",
+        "hook-class-name": "fastvlm_ops.hooks.s3.BackupRepositoryHook",
+        "hook-name": "FastVLM backup repository (S3)",
+        "conn-fields": {
+            "bucket": {
+                "label": "Bucket",
+                "schema": {"type": "string"},
+                "description": "The bucket, which must exist.",
+            },
+            "prefix": {
+                "label": "Prefix",
+                "schema": text,
+                "description": "Where in the bucket the repository is; empty for all of it.",
+            },
+            "repository_passphrase": {
+                "label": "Repository passphrase",
+                "schema": {"type": "string", "format": "password"},
+                "description": "Encrypts every backup. Keep a copy elsewhere: without it nothing can be restored.",
+            },
+            "endpoint_url": {
+                "label": "Endpoint URL",
+                "schema": text,
+                "description": "For S3 servers other than AWS, as in https://s3.example.org:9000.",
+            },
+            "region_name": {
+                "label": "Region",
+                "schema": text,
+                "description": "As in eu-central-1.",
+            },
+        },
+        "ui-field-behaviour": {
+            "hidden-fields": ["host", "schema", "port"],
+            "relabeling": {"login": "Access key id", "password": "Secret access key"},
+            "placeholders": {"login": "empty: the worker's own AWS identity"},
+        },
+    }
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "include_dir": _folder(
+            "Folder of the definition files (components.yaml and others).",
+            "Default: include, beside the DAGs folder.",
+            "/opt/fastvlm-ops/include",
+        ),
+        "kit_dir": _folder(
+            "Folder of the kit: what relative paths in components.yaml start from.",
+            "Default: none, so that paths there must be absolute.",
+            "/srv/fastvlm-kit",
+        ),
+        "restore_dir": _folder(
+            "The only folder below which restores write.",
+            "Default: none, so that restores are refused.",
+            "/srv/fastvlm-restores",
+        ),
+        "scratch_dir": _folder(
+            "Folder for copies of databases while they are backed up; needs room for the largest.",
+            "Default: the system's temporary folder.",
+            "/var/tmp",
+        ),
+    }
+
+
+def _folder(description: str, default: str, example: str) -> dict[str, Any]:
+    # The default is None in all of them: it depends on the machine, so settings.py works it out.
+    return {
+        "description": f"{description} An absolute path. {default}",
+        "type": "string",
+        "default": None,
+        "example": example,
+        "version_added": "0.1.0",
+    }

@@ -1,0 +1,75 @@
+"""The ``[fastvlm_ops]`` section of Airflow's configuration.
+
+Read anew at each call, so a task sees its worker's environment. Declared, with defaults and examples, in
+``provider_info.py``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from airflow.sdk import conf
+
+SECTION = "fastvlm_ops"
+
+
+class SettingError(Exception):
+    """A setting is missing or cannot be used; trying again changes nothing."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(
+            f"[{SECTION}] {option} {message}. Set it in airflow.cfg or as"
+            f" AIRFLOW__{SECTION.upper()}__{option.upper()}."
+        )
+
+
+def include_dir() -> Path:
+    """Return the folder of the definition files: ``include`` beside the DAGs folder unless set.
+
+    :raises SettingError: there is no such folder
+    """
+    path = _path("include_dir") or Path(conf.get("core", "dags_folder")).parent / "include"
+    if not path.is_dir():
+        raise SettingError("include_dir", f"is {path}, which is not a folder")
+    return path
+
+
+def kit_dir() -> Path | None:
+    """Return the folder that relative paths of components start from; None where it is not set.
+
+    :raises SettingError: it is not an absolute path
+    """
+    return _path("kit_dir")
+
+
+def restore_dir() -> Path:
+    """Return the only folder below which restores write; it need not exist yet.
+
+    :raises SettingError: it is not set, or is not an absolute path
+    """
+    path = _path("restore_dir")
+    if path is None:
+        raise SettingError("restore_dir", "is not set, and restores write nowhere else")
+    return path
+
+
+def scratch_dir() -> Path:
+    """Return the folder for copies of databases: the system's temporary folder unless set.
+
+    :raises SettingError: there is no such folder
+    """
+    path = _path("scratch_dir") or Path(tempfile.gettempdir())
+    if not path.is_dir():
+        raise SettingError("scratch_dir", f"is {path}, which is not a folder")
+    return path
+
+
+def _path(option: str) -> Path | None:
+    value = conf.get(SECTION, option, fallback="")
+    if not value or not value.strip():
+        return None
+    path = Path(value.strip())
+    if not path.is_absolute():
+        raise SettingError(option, f"is {value!r}, which is not an absolute path")
+    return path
