@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup demo down clean
+.PHONY: help setup lock lint format test bench bench-backup demo down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
 
 down: ## stop what `make demo` started
 	@if [ -x $(python) ]; then $(python) -m fastvlm_ops.local.down; else PYTHONPATH=plugins python3 -m fastvlm_ops.local.down; fi
+
+compose-env: ## write .env, with random secrets, for docker-compose.yaml
+	@scripts/compose-env.sh
 
 clean: down ## also remove .venv, .tools, .demo and caches
 	rm -rf .venv .tools .demo build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

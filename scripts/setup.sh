@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 wanted="${PYTHON:->=3.11,<3.14}"
 stamp=.venv/.setup-stamp
-state="$PWD $wanted $(cat pyproject.toml requirements.lock scripts/setup.sh | sha256sum)"
+state="$PWD $wanted $(cat pyproject.toml requirements.lock scripts/setup.sh | cksum)"
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$state" ]; then
   exit 0
 fi

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Sourced by the other scripts, from the top of the project: sets $uv, and keeps uv inside the project.
 # uv is taken from PATH, else from .tools/uv, where pip puts it. What is missing for that is installed
 # with apt-get where that is possible, and otherwise named in one message.
@@ -8,17 +8,7 @@ export UV_PYTHON_PREFERENCE=system
 if [ -n "${CI:-}" ]; then export UV_NO_PROGRESS=1; fi
 unset VIRTUAL_ENV
 
-as_root=()
-[ "$(id -u)" -eq 0 ] || as_root=(sudo)
-if [ "$(id -u)" -ne 0 ] && [ ! -t 0 ]; then as_root=(sudo -n); fi
-
-# apt_install PACKAGE...: false where there is no apt-get or no right to use it.
-apt_install() {
-  command -v apt-get >/dev/null || return 1
-  [ "${#as_root[@]}" -eq 0 ] || command -v sudo >/dev/null || return 1
-  "${as_root[@]}" apt-get update -qq || return 1
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-}
+. scripts/apt.sh
 
 python_with_pip() {
   local candidate

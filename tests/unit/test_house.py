@@ -37,7 +37,9 @@ def modules_in(package: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [("The house", PACKAGE), ("Domains of core", PACKAGE / "core")], ids=["house", "core"]
+    ("name", "package"),
+    [("The house", PACKAGE), ("Domains of core", PACKAGE / "core")],
+    ids=["house", "core"],
 )
 def test_every_package_has_its_place_in_a_contract(name, package):
     layers = contract(name)["layers"]
@@ -73,7 +75,9 @@ ALLOWED_IMPORTS = {
 
 def lint_imports(folder: Path, modules: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run our contracts over a package made of these modules."""
-    base = dict.fromkeys(["core.backup.restore", "core.config.models", "dag_building", "hooks.s3", "local"], "")
+    base = dict.fromkeys(
+        ["core.backup.restore", "core.config.models", "dag_building", "hooks.s3", "local"], ""
+    )
     for name, text in {**base, "operators": "", "settings": "", **modules}.items():
         path = folder / "fastvlm_ops" / name.replace(".", "/") / "__init__.py"
         path.parent.mkdir(parents=True, exist_ok=True)

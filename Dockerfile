@@ -1,0 +1,14 @@
+# Airflow with this package, at the versions of requirements.lock.
+# The slim image has no providers of its own, so nothing in it can disagree with the lock.
+FROM apache/airflow:slim-3.3.2-python3.11
+
+USER root
+RUN install --directory --owner=airflow --group=0 --mode=0775 \
+    /opt/airflow/state /srv/fastvlm-kit /srv/fastvlm-restores
+USER airflow
+
+COPY --chown=airflow:0 pyproject.toml requirements.lock CHANGELOG.md LICENSE README.md /opt/fastvlm-ops/
+COPY --chown=airflow:0 plugins/fastvlm_ops /opt/fastvlm-ops/plugins/fastvlm_ops
+RUN pip install --no-cache-dir 'uv>=0.9' \
+    && uv pip install --no-cache --constraint /opt/fastvlm-ops/requirements.lock \
+       '/opt/fastvlm-ops[airflow,backup,postgres]'

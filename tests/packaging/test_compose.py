@@ -1,0 +1,105 @@
+"""docker-compose.yaml: valid for the compose tool, every image pinned, nothing open, no secret in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docker-compose.yaml").read_text()
+SERVICES = yaml.safe_load(TEXT)["services"]
+SECRETS = {
+    line.rstrip("=") for line in (ROOT / ".env.example").read_text().splitlines() if line.endswith("=")
+}
+
+
+@pytest.fixture
+def env(tmp_path):
+    """A folder with the compose file and the .env that `make compose-env` writes."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("docker-compose.yaml", ".env.example", "scripts/compose-env.sh"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([tmp_path / "scripts/compose-env.sh"], check=True, capture_output=True)
+    return tmp_path
+
+
+def read_env(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def compose_command() -> list[str]:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if (
+            shutil.which(command[0])
+            and not subprocess.run([*command, "version"], capture_output=True).returncode
+        ):
+            return command
+    pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+
+
+def test_images_are_pinned_to_exact_versions():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    images = {service["image"] for service in SERVICES.values()}
+    images |= set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M))
+    for image in images:
+        assert re.search(r":[a-z-]*\d+\.\d+", image), image
+    assert f"fastvlm-ops:{version}" in images
+
+
+def test_the_image_has_the_airflow_of_the_lock():
+    locked = re.search(r"^apache-airflow==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)[1]
+    assert f"-{locked}-" in re.search(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M)[1]
+
+
+def test_ports_are_published_on_loopback_only():
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert not any("network_mode" in service for service in SERVICES.values())
+
+
+def test_every_secret_is_required_and_none_has_a_default():
+    used = re.findall(r"\$\{(FASTVLM_\w+)(:\?|:-)?", TEXT)
+    assert {name for name, _ in used if not name.endswith("_PORT")} == SECRETS | {"FASTVLM_KIT_DIR"}
+    assert {how for name, how in used if not name.endswith("_PORT")} == {":?"}
+
+
+def test_every_service_that_stays_up_has_a_health_check():
+    assert {name for name, service in SERVICES.items() if "healthcheck" not in service} == {"airflow-init"}
+
+
+def test_compose_env_makes_secrets_and_keeps_an_existing_file(env):
+    first = (env / ".env").read_text()
+    values = read_env(env / ".env")
+    assert all(len(values[name]) >= 40 for name in SECRETS)
+    assert len({values[name] for name in SECRETS}) == len(SECRETS)
+    assert (env / ".env").stat().st_mode & 0o777 == 0o600
+    subprocess.run([env / "scripts/compose-env.sh"], check=True, capture_output=True)
+    assert (env / ".env").read_text() == first
+
+
+def test_compose_config_accepts_it(env):
+    result = subprocess.run([*compose_command(), "config"], cwd=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    services = yaml.safe_load(result.stdout)["services"]
+    assert set(services) == set(SERVICES)
+    connection = json.loads(services["airflow-scheduler"]["environment"]["AIRFLOW_CONN_FASTVLM_S3"])
+    values = read_env(env / ".env")
+    assert connection["conn_type"] == "fastvlm_s3"
+    assert connection["login"] == values["FASTVLM_S3_ACCESS_KEY_ID"]
+    assert connection["extra"]["repository_passphrase"] == values["FASTVLM_REPOSITORY_PASSPHRASE"]
+
+
+def test_compose_config_says_what_to_do_without_env(env):
+    (env / ".env").unlink()
+    result = subprocess.run([*compose_command(), "config"], cwd=env, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "make compose-env" in result.stderr
