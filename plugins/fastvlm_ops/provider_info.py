@@ -62,7 +62,7 @@ def _s3_connection_type() -> dict[str, Any]:
             "region_name": {
                 "label": "Region",
                 "schema": text,
-                "description": "As in eu-central-1.",
+                "description": "As in eu-central-1; us-east-1 where empty.",
             },
         },
         "ui-field-behaviour": {

@@ -15,7 +15,9 @@ SECTION = "fastvlm_ops"
 
 
 class SettingError(Exception):
-    """A setting is missing or cannot be used; trying again changes nothing."""
+    """A setting is missing or cannot be used."""
+
+    retryable = False
 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(

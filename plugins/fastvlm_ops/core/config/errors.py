@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 class ConfigError(Exception):
-    """Something that a person configured is wrong; trying again changes nothing."""
+    """Something that a person configured is wrong."""
+
+    retryable = False  # until that person has changed it
 
 
 @dataclass(frozen=True)

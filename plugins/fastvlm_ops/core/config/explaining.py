@@ -85,7 +85,9 @@ def _message(error: ErrorDetails, parent: Schema, here: Schema, location: Locati
     if kind == "value_error":
         return f"{context['error']}"
     if kind in {"string_type", "list_type", "tuple_type", "int_type", "bool_type"}:
-        quotes = "; put it in quotes" if kind == "string_type" and isinstance(value, bool | int | float) else ""
+        quotes = (
+            "; put it in quotes" if kind == "string_type" and isinstance(value, bool | int | float) else ""
+        )
         noun = {"string": "text", "list": "a list", "tuple": "a list", "int": "a whole number"}
         wanted = noun.get(kind.removesuffix("_type"), "true or false")
         return f"{value!r} is not {wanted}{quotes}{expected}"

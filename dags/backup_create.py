@@ -1,0 +1,87 @@
+"""backup_full and backup_incremental: every component of include/components.yaml to S3, then published."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
+
+from fastvlm_ops.core.config import Components, load_components
+from fastvlm_ops.dag_building.defaults import task_defaults
+from fastvlm_ops.dag_building.definitions import dag_from_definitions
+from fastvlm_ops.dag_building.tags import Tag, tags
+from fastvlm_ops.operators.backup import (
+    CreateBackupOperator,
+    PrepareRepositoryOperator,
+    PublishBackupOperator,
+)
+
+SHORT = timedelta(minutes=15)
+
+DOC = """
+{summary}
+
+1. **prepare_repository** checks that every component can be read and that the bucket behind the connection
+   `fastvlm_s3` can be used, before anything is sent. The first run creates the repository.
+2. **create_backup**, once for each component, takes its snapshot. Nothing is visible before it is complete.
+3. **publish_backup** ties the snapshots together into a backup set. If one is missing it fails, and the last
+   published set stays the latest.
+
+A backup is a picture of now, so a past run cannot be backfilled. Retries and cleared runs change nothing
+twice. To restore, trigger **restore_backup**. When a run fails: `docs/runbooks/{dag_id}.md`.
+"""
+
+
+def backup_dag(kind: str, cron: str, summary: str, execution_timeout: timedelta) -> DAG:
+    """Build the DAG of one kind of backup.
+
+    :param kind: ``full`` or ``incremental``
+    :param cron: when, in UTC
+    :param summary: what this kind does, for people
+    :param execution_timeout: of one component
+    """
+
+    def wire(components: Components) -> None:
+        prepare = PrepareRepositoryOperator(
+            task_id="prepare_repository", components=components.names, execution_timeout=SHORT
+        )
+        create = CreateBackupOperator.partial(
+            task_id="create_backup", kind=kind, map_index_template="{{ task.component }}"
+        ).expand(component=components.names)
+        publish = PublishBackupOperator(
+            task_id="publish_backup",
+            components=components.names,
+            kind=kind,
+            trigger_rule=TriggerRule.ALL_DONE,
+            execution_timeout=SHORT,
+        )
+        chain(prepare, create, publish)
+
+    return dag_from_definitions(
+        load_components,
+        wire,
+        dag_id=f"backup_{kind}",
+        description=summary,
+        doc_md=DOC.format(summary=summary, dag_id=f"backup_{kind}"),
+        # A backup happens at a moment and covers no interval.
+        schedule=CronTriggerTimetable(cron, timezone="UTC"),
+        catchup=False,
+        max_active_runs=1,
+        allowed_run_types=["scheduled", "manual"],
+        default_args=task_defaults(execution_timeout=execution_timeout),
+        tags=tags(Tag.BACKUP, Tag.SCHEDULED),
+    )
+
+
+backup_full = backup_dag(
+    "full",
+    cron="0 2 * * 0",
+    summary="Backs every component up in full: reads everything again, verifies what it refers to, publishes.",
+    execution_timeout=timedelta(hours=6),
+)
+backup_incremental = backup_dag(
+    "incremental",
+    cron="0 3 * * *",
+    summary="Backs up what changed in any component since the last backup, and publishes.",
+    execution_timeout=timedelta(hours=3),
+)

@@ -1,0 +1,1 @@
+"""What DAG files share: policies, tags, params, and reading ``include/`` safely while they are parsed."""

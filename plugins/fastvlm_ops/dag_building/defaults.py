@@ -1,0 +1,31 @@
+"""What every DAG has in common; a test holds each of them to it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+OWNER = "fastvlm-ops"
+
+
+def task_defaults(
+    *,
+    execution_timeout: timedelta,
+    retries: int = 2,
+    retry_delay: timedelta = timedelta(minutes=1),
+) -> dict[str, Any]:
+    """Return ``default_args`` for a DAG.
+
+    :param execution_timeout: after which a task is stopped; without one, a hung connection would hold the
+        DAG's only run for ever
+    :param retries: further attempts of a failed task, for what passes by itself
+    :param retry_delay: before the first of them; doubled each time, up to half an hour
+    """
+    return {
+        "owner": OWNER,
+        "retries": retries,
+        "retry_delay": retry_delay,
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(minutes=30),
+        "execution_timeout": execution_timeout,
+    }

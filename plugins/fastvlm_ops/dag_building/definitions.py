@@ -1,0 +1,65 @@
+"""Builds DAGs from definition files so that a broken file is seen, and harms no other DAG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from airflow.sdk import DAG, BaseOperator, Context
+from airflow.sdk.exceptions import AirflowFailException
+
+from fastvlm_ops import settings
+from fastvlm_ops.core.config import ConfigError
+
+FAILING_TASK_ID = "definition_error"
+
+DefinitionsT = TypeVar("DefinitionsT")
+
+
+class DefinitionErrorOperator(BaseOperator):
+    """Fails with what is wrong in a definition file.
+
+    :param message: names the file, the key and what would be right
+    """
+
+    ui_color = "#f8d7da"
+
+    def __init__(self, *, message: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.message = message
+
+    def execute(self, context: Context) -> NoReturn:
+        """Fail at once: the next attempt would read the same file."""
+        raise AirflowFailException(self.message)
+
+
+def dag_from_definitions(
+    load: Callable[[Path], DefinitionsT],
+    wire: Callable[[DefinitionsT], None],
+    **dag_arguments: Any,
+) -> DAG:
+    """Build a DAG from a definition file.
+
+    Where the file is broken, the DAG has in place of its tasks a single one that fails with the message, on
+    the same schedule: a backup that cannot run must be seen, in its own place, and not be missed. (An import
+    error would take the DAG, and all others of its file, off the list.)
+
+    :param load: reads the file; takes ``[fastvlm_ops] include_dir``
+    :param wire: adds the tasks; takes what ``load`` returns
+    :param dag_arguments: of :class:`~airflow.sdk.DAG`
+    """
+    try:
+        definitions = load(settings.include_dir())
+    except (ConfigError, settings.SettingError) as error:
+        return _failing_dag(str(error), dag_arguments)
+    with DAG(**dag_arguments) as dag:
+        wire(definitions)
+    return dag
+
+
+def _failing_dag(message: str, dag_arguments: dict[str, Any]) -> DAG:
+    notice = f"**This DAG cannot run:**\n```\n{message}\n```\n\n"
+    with DAG(**{**dag_arguments, "doc_md": notice + (dag_arguments.get("doc_md") or "")}) as dag:
+        DefinitionErrorOperator(task_id=FAILING_TASK_ID, message=message, retries=0)
+    return dag

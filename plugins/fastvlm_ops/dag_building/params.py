@@ -1,0 +1,19 @@
+"""Params that several DAGs offer in their forms."""
+
+from __future__ import annotations
+
+from airflow.sdk import Param
+
+
+def dry_run_param(what_it_spares: str) -> Param:
+    """Return the Param ``dry_run`` of a DAG that can destroy or overwrite something: on by default.
+
+    :param what_it_spares: what does not happen while it is on, as a clause
+    """
+    return Param(
+        True,
+        type="boolean",
+        title="Dry run",
+        description_md=f"**On: {what_it_spares}.** The tasks say what they would do. Turn it off to do it.",
+        section="Safety",
+    )

@@ -1,0 +1,211 @@
+"""Hook to the S3 bucket that holds the backup repository."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+    from mypy_boto3_s3 import S3Client
+
+    from fastvlm_ops.core.backup.repository import Repository
+    from fastvlm_ops.core.backup.storage import S3Storage
+
+_EXTRAS = ("bucket", "prefix", "endpoint_url", "region_name", "repository_passphrase")
+
+
+class ConnectionSettingError(Exception):
+    """A connection is missing, lacks a field, or has one that cannot be used."""
+
+    retryable = False
+
+    def __init__(self, conn_id: str, message: str) -> None:
+        super().__init__(f"Connection {conn_id!r}: {message}")
+
+
+@dataclass(frozen=True)
+class S3ConnectionSettings:
+    """What a connection of type ``fastvlm_s3`` says.
+
+    :param conn_id: the connection's id, for messages
+    :param bucket: name of the bucket, which must exist
+    :param prefix: where in the bucket the repository is; empty for all of it
+    :param endpoint_url: the S3 server; None for AWS
+    :param region_name: the region; None for us-east-1, which other servers ignore
+    :param access_key_id: None for the worker's own AWS identity
+    :param secret_access_key: None together with ``access_key_id``
+    :param repository_passphrase: what opens the repository; None where it is not set
+    """
+
+    conn_id: str
+    bucket: str
+    prefix: str = ""
+    endpoint_url: str | None = None
+    region_name: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    repository_passphrase: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_connection(cls, connection: Connection) -> S3ConnectionSettings:
+        """Read and check a connection.
+
+        :param connection: of type ``fastvlm_s3``
+        :raises ConnectionSettingError: a field is missing, unknown or cannot be used
+        """
+        conn_id = connection.conn_id
+        extras = _checked_extras(conn_id, connection.extra_dejson)
+        bucket, endpoint = extras.pop("bucket", None), extras.get("endpoint_url")
+        if not bucket:
+            raise ConnectionSettingError(conn_id, "the field 'bucket' is empty; enter the bucket's name")
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            raise ConnectionSettingError(
+                conn_id, f"endpoint_url is {endpoint!r}; it must begin with https:// or http://"
+            )
+        if bool(connection.login) != bool(connection.password):
+            absent = "secret access key (password)" if connection.login else "access key id (login)"
+            raise ConnectionSettingError(conn_id, f"the {absent} is missing; enter both or neither")
+        return cls(
+            conn_id=conn_id,
+            bucket=bucket,
+            prefix=(extras.pop("prefix", None) or "").strip("/"),
+            access_key_id=connection.login or None,
+            secret_access_key=connection.password or None,
+            **extras,
+        )
+
+
+def _checked_extras(conn_id: str, extras: dict[str, Any]) -> dict[str, str]:
+    for key, value in extras.items():
+        if key not in _EXTRAS:
+            # An unnoticed 'endpoint' for 'endpoint_url' would send the backups to AWS instead.
+            close = difflib.get_close_matches(key, _EXTRAS, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConnectionSettingError(
+                conn_id, f"extra has the unknown field {key!r}{meant} Known: {', '.join(_EXTRAS)}"
+            )
+        if value is not None and not isinstance(value, str):
+            raise ConnectionSettingError(conn_id, f"the field {key!r} in extra is not text")
+    return {key: value for key, value in extras.items() if value}
+
+
+class BackupRepositoryHook(BaseHook):
+    """Opens the backup repository behind a connection of type ``fastvlm_s3``.
+
+    :param s3_conn_id: the connection; login is the access key id, password the secret access key (both
+        empty: the worker's own AWS identity), extra has ``bucket``, ``prefix``, ``endpoint_url``,
+        ``region_name`` and ``repository_passphrase``
+    """
+
+    conn_name_attr = "s3_conn_id"
+    default_conn_name = "fastvlm_s3"
+    conn_type = "fastvlm_s3"
+    hook_name = "FastVLM backup repository (S3)"
+
+    def __init__(self, s3_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.s3_conn_id = s3_conn_id
+
+    @cached_property
+    def settings(self) -> S3ConnectionSettings:
+        """The connection's fields, checked, with its secrets masked in the logs from here on.
+
+        :raises ConnectionSettingError: a field is missing, unknown or cannot be used
+        """
+        try:
+            connection = self.get_connection(self.s3_conn_id)
+        except AirflowNotFoundException:
+            message = f"is not defined; create it with the type {self.conn_type}"
+            raise ConnectionSettingError(self.s3_conn_id, message) from None
+        settings = S3ConnectionSettings.from_connection(connection)
+        for secret in (settings.secret_access_key, settings.repository_passphrase):
+            if secret:
+                mask_secret(secret)
+        return settings
+
+    def get_conn(self) -> S3Client:
+        """Return the client; Airflow's customary name for :meth:`get_client`."""
+        return self.get_client()
+
+    def get_client(self) -> S3Client:
+        """Return a boto3 client with bounded time-outs and retries.
+
+        :raises ConnectionSettingError: a field is missing, unknown or cannot be used
+        """
+        from fastvlm_ops.core.backup.storage import create_client
+
+        return create_client(
+            endpoint_url=self.settings.endpoint_url,
+            region_name=self.settings.region_name,
+            access_key_id=self.settings.access_key_id,
+            secret_access_key=self.settings.secret_access_key,
+        )
+
+    def get_storage(self) -> S3Storage:
+        """Return the storage that the repository is kept in.
+
+        :raises ConnectionSettingError: a field is missing, unknown or cannot be used
+        """
+        from fastvlm_ops.core.backup.storage import S3Storage
+
+        return S3Storage(self.get_client(), bucket=self.settings.bucket, prefix=self.settings.prefix)
+
+    def initialise_repository(self) -> Repository:
+        """Open the repository, creating it where there is none.
+
+        :raises ConnectionSettingError: a field is missing, unknown or cannot be used
+        :raises BackupError: the bucket, the credentials or the passphrase are not right
+        """
+        from fastvlm_ops.core.backup.repository import initialise_repository
+
+        return initialise_repository(self.get_storage(), self._passphrase())
+
+    def open_repository(self) -> Repository:
+        """Open the repository.
+
+        :raises ConnectionSettingError: a field is missing, unknown or cannot be used
+        :raises BackupError: there is none, or the bucket, the credentials or the passphrase are not right
+        """
+        from fastvlm_ops.core.backup.repository import open_repository
+
+        return open_repository(self.get_storage(), self._passphrase())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check what a backup needs: the bucket answers, honours conditional writes, and can be opened.
+
+        :returns: whether all is well, and one sentence that says what is or what is not
+        """
+        from fastvlm_ops.core.backup.errors import BackupError
+
+        try:
+            return True, self._test_connection()
+        except (BackupError, ConnectionSettingError) as error:
+            return False, str(error)
+
+    def _test_connection(self) -> str:
+        from fastvlm_ops.core.backup.errors import RepositoryNotFoundError
+        from fastvlm_ops.core.backup.repository import open_repository
+        from fastvlm_ops.core.backup.storage import probe_conditional_writes
+
+        storage, passphrase = self.get_storage(), self._passphrase()
+        storage.check_bucket()
+        probe_conditional_writes(storage)
+        bucket = f"Bucket {self.settings.bucket!r} answers and honours conditional writes."
+        try:
+            open_repository(storage, passphrase)
+        except RepositoryNotFoundError:
+            return f"{bucket} It holds no repository yet; the first backup creates it."
+        return f"{bucket} Its repository opens with the passphrase."
+
+    def _passphrase(self) -> str:
+        passphrase = self.settings.repository_passphrase
+        if not passphrase:
+            raise ConnectionSettingError(self.s3_conn_id, "the field 'repository_passphrase' is empty")
+        return passphrase

@@ -1,0 +1,1 @@
+"""Airflow's face: one file per domain, thin over hooks and core."""

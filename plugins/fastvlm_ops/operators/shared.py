@@ -1,0 +1,69 @@
+"""What operators of all domains share: the run's key and as-of, and failures that people can read."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def run_key(context: Context) -> str:
+    """Return what makes the writes of this run idempotent, the same for each of its attempts.
+
+    :param context: of the task; a run id alone is unique only within its DAG
+    """
+    dag_run = context["dag_run"]
+    return f"{dag_run.dag_id}/{dag_run.run_id}"
+
+
+def as_of(context: Context) -> datetime:
+    """Return the time that a run is about: Param ``as_of``, else the interval's end, else its due time.
+
+    :param context: of the task; a manual run may have no logical date and then no interval either
+    :raises ValueError: the Param is not a time in ISO 8601
+    """
+    chosen = context["params"].get("as_of")
+    if chosen:
+        moment = datetime.fromisoformat(chosen)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    dag_run = context["dag_run"]
+    moment = dag_run.data_interval_end or dag_run.run_after
+    return datetime.fromtimestamp(moment.timestamp(), UTC)
+
+
+class EvidenceOperator(BaseOperator):
+    """Base of operators whose failure leaves evidence and one clear message.
+
+    Before a failure is raised, ``{"error", "message"}`` and what :meth:`subject` adds go to XCom under the
+    key ``failure``. A failure that a further attempt cannot cure ends the task at once.
+    """
+
+    def execute(self, context: Context) -> Any:
+        try:
+            return self.work(context)
+        except Exception as error:
+            evidence = {"error": type(error).__name__, "message": str(error), **self.subject()}
+            context["ti"].xcom_push(key="failure", value=evidence)
+            # Errors of ours say whether to try again; anything else is unforeseen, and may pass by itself.
+            if not getattr(error, "retryable", True):
+                # The message is for the person who configured something; our frames would only bury it.
+                raise AirflowFailException(str(error)) from None
+            raise
+
+    @abstractmethod
+    def work(self, context: Context) -> Any:
+        """Do the task.
+
+        :param context: of the task
+        :returns: small JSON for XCom
+        """
+
+    def subject(self) -> dict[str, Any]:
+        """Return what the evidence of a failure should name besides the error."""
+        return {}
