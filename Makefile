@@ -24,7 +24,7 @@ format: setup ## let ruff fix and format what it can
 	.venv/bin/ruff format
 
 test: setup ## all tests (ARGS="-k backup" narrows them)
-	$(python) -m pytest -n 2 $(ARGS)
+	$(python) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: bench-backup ## all benchmarks, against named peers
 
