@@ -76,7 +76,7 @@ def backup_dag(kind: str, cron: str, summary: str, execution_timeout: timedelta)
 backup_full = backup_dag(
     "full",
     cron="0 2 * * 0",
-    summary="Backs every component up in full: reads everything again, verifies what it refers to, publishes.",
+    summary="Backs every component up in full: rereads everything, verifies what it refers to, publishes.",
     execution_timeout=timedelta(hours=6),
 )
 backup_incremental = backup_dag(

@@ -45,15 +45,15 @@ PARAMS = {
         type="array",
         items={"type": "string"},
         title="Components",
-        description_md="One name a line, as in `include/components.yaml`. **Empty: all** that the backup has.",
+        description_md="One name a line, as in `include/components.yaml`. **Empty: all** in the backup.",
         section="What",
     ),
     "target": Param(
         type="string",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         title="Target folder",
-        description_md="Name of a folder **below `[fastvlm_ops] restore_dir`**, new or empty. Nothing outside it"
-        " is touched; putting the files into service is up to you.",
+        description_md="Name of a folder **below `[fastvlm_ops] restore_dir`**, new or empty. Nothing outside"
+        " it is touched; putting the files into service is up to you.",
         section="Where",
     ),
     "dry_run": dry_run_param("nothing is written"),

@@ -52,7 +52,7 @@ def _s3_connection_type() -> dict[str, Any]:
             "repository_passphrase": {
                 "label": "Repository passphrase",
                 "schema": {"type": "string", "format": "password"},
-                "description": "Encrypts every backup. Keep a copy elsewhere: without it nothing can be restored.",
+                "description": "Encrypts all backups; without it, nothing can be restored. Keep a copy.",
             },
             "endpoint_url": {
                 "label": "Endpoint URL",
@@ -93,7 +93,7 @@ def _options() -> dict[str, Any]:
         "scratch_dir": _folder(
             "Folder for copies of databases while they are backed up; needs room for the largest.",
             "Default: the system's temporary folder.",
-            "/var/tmp",
+            "/srv/scratch",
         ),
     }
 

@@ -37,6 +37,8 @@ class DefinitionErrorOperator(BaseOperator):
 def dag_from_definitions(
     load: Callable[[Path], DefinitionsT],
     wire: Callable[[DefinitionsT], None],
+    schedule: Any,
+    doc_md: str,
     **dag_arguments: Any,
 ) -> DAG:
     """Build a DAG from a definition file.
@@ -47,19 +49,17 @@ def dag_from_definitions(
 
     :param load: reads the file; takes ``[fastvlm_ops] include_dir``
     :param wire: adds the tasks; takes what ``load`` returns
-    :param dag_arguments: of :class:`~airflow.sdk.DAG`
+    :param schedule: a timetable, or None
+    :param doc_md: what the DAG does, for people
+    :param dag_arguments: further ones of :class:`~airflow.sdk.DAG`
     """
     try:
         definitions = load(settings.include_dir())
     except (ConfigError, settings.SettingError) as error:
-        return _failing_dag(str(error), dag_arguments)
-    with DAG(**dag_arguments) as dag:
+        notice = f"**This DAG cannot run:**\n```\n{error}\n```\n\n"
+        with DAG(schedule=schedule, doc_md=notice + doc_md, **dag_arguments) as failing:
+            DefinitionErrorOperator(task_id=FAILING_TASK_ID, message=str(error))
+        return failing
+    with DAG(schedule=schedule, doc_md=doc_md, **dag_arguments) as dag:
         wire(definitions)
-    return dag
-
-
-def _failing_dag(message: str, dag_arguments: dict[str, Any]) -> DAG:
-    notice = f"**This DAG cannot run:**\n```\n{message}\n```\n\n"
-    with DAG(**{**dag_arguments, "doc_md": notice + (dag_arguments.get("doc_md") or "")}) as dag:
-        DefinitionErrorOperator(task_id=FAILING_TASK_ID, message=message, retries=0)
     return dag

@@ -1,0 +1,157 @@
+"""include/components.yaml: what it accepts, and what it says to the person who got it wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastvlm_ops.core.config import DefinitionError, load_components
+
+GOOD = """
+version: 1
+components:
+  - name: models
+    kind: files
+    path: models
+    exclude: ["*.tmp"]
+  - {name: application_data, kind: sqlite, path: /srv/data/application.db}
+"""
+
+
+def load(folder: Path, text: str):
+    (folder / "components.yaml").write_text(text, encoding="utf-8")
+    return load_components(folder)
+
+
+def one(component: str) -> str:
+    return f"version: 1\ncomponents:\n  - {component}\n"
+
+
+def test_reads_files_and_sqlite(tmp_path: Path) -> None:
+    components = load(tmp_path, GOOD)
+    assert components.names == ["models", "application_data"]
+    assert components.component("models").exclude == ("*.tmp",)
+    assert components.path_of("models", Path("/kit")) == Path("/kit/models")
+    assert components.path_of("application_data", None) == Path("/srv/data/application.db")
+
+
+def test_the_shipped_file_is_good() -> None:
+    include = Path(__file__).parents[4] / "include"
+    assert load_components(include).names == ["models", "configuration", "application_data", "uploads"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", "is empty", id="empty file"),
+        pytest.param("- 1\n", "line 1: must be a mapping with the keys version, components", id="no mapping"),
+        pytest.param("version: 1\n", "line 1, components: is missing; expected: at least one", id="no list"),
+        pytest.param("version: 1\ncomponents: []\n", "line 2, components: the list is empty", id="empty list"),
+        pytest.param("version: 1\ncomponents:\n", "components: None is not a list", id="null list"),
+        pytest.param("version: 2\ncomponents: []\n", "line 1, version: 2 is not allowed; expected 1", id="v2"),
+        pytest.param("version: 1\nversion: 1\n", "line 2, version: stands twice", id="key twice"),
+        pytest.param("a: [1\n", "line 2: is not valid YAML: expected ',' or ']'", id="YAML syntax"),
+        pytest.param("a: &a [*a]\n", "line 1, a: is not a known key", id="alias to itself"),
+        pytest.param("a: !!python/name:os.system\n", "line 1: is not valid YAML", id="YAML tag"),
+        pytest.param("a: 2026-02-31\n", "is not valid YAML: day is out of range", id="YAML date"),
+        pytest.param(
+            one("{name: a, kind: files, pth: x}"),
+            "line 3, components[0].pth: is not a known key; known here: name, path, description, kind,"
+            " exclude. Did you mean 'path'?",
+            id="unknown key",
+        ),
+        pytest.param(
+            one("{name: a, kind: files}"), "line 3, components[0].path: is missing; expected: ", id="no path"
+        ),
+        pytest.param(
+            one("{name: a, path: x}"),
+            "line 3, components[0].kind: is missing; expected one of files, sqlite",
+            id="no kind",
+        ),
+        pytest.param(
+            one("{name: a, kind: ftp, path: x}"),
+            "components[0].kind: 'ftp' is not known; expected one of 'files', 'sqlite'",
+            id="unknown kind",
+        ),
+        pytest.param(
+            one("{name: a, kind: sqlite, path: x.db, exclude: [b]}"),
+            "components[0].exclude: is not a known key",
+            id="exclude of sqlite",
+        ),
+        pytest.param(
+            one("{name: Models, kind: files, path: x}"),
+            "components[0].name: 'Models' cannot be a name; expected a lower-case letter",
+            id="bad name",
+        ),
+        pytest.param(one("{name: 'a\n', kind: files, path: x}"), "cannot be a name", id="name with line end"),
+        pytest.param(one(f"{{name: {'a' * 41}, kind: files, path: x}}"), "at most 39", id="long name"),
+        pytest.param(
+            one("{name: on, kind: files, path: x}"),
+            "components[0].name: True is not text; put it in quotes",
+            id="YAML boolean",
+        ),
+        pytest.param(one("{name: a, kind: files, path: 7}"), "7 is not text; put it in quotes", id="number"),
+        pytest.param(one("{name: a, kind: files, path: ' '}"), "' ' cannot be a path", id="blank path"),
+        pytest.param(one("{name: a, kind: files, path: ~/x}"), "'~' is not expanded", id="home"),
+        pytest.param(one("{name: a, kind: files, path: ../x}"), "'../x' leaves kit_dir", id="parent"),
+        pytest.param(
+            one("{name: a, kind: files, path: x, exclude: ['']}"),
+            "components[0].exclude: an empty pattern excludes nothing",
+            id="empty pattern",
+        ),
+        pytest.param(
+            one("{name: a, kind: files, path: x, exclude: [a, a]}"), "'a' stands 2 times", id="pattern twice"
+        ),
+        pytest.param(one("7"), "components[0]: 7 is not a mapping", id="number for a component"),
+        pytest.param(
+            one("{name: a, kind: files, path: x}\n  - {name: a, kind: files, path: y}"),
+            "components: components[0] and components[1] are both named 'a'; expected unique names",
+            id="name twice",
+        ),
+    ],
+)
+def test_refuses_with_one_clear_message(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert expected in message
+    assert message.startswith(str(tmp_path / "components.yaml"))
+    assert "pydantic" not in message
+
+
+def test_names_all_problems_at_once(tmp_path: Path) -> None:
+    text = one("{name: A, kind: files, path: x}\n  - {name: b, kind: files}")
+    with pytest.raises(DefinitionError) as caught:
+        load(tmp_path, text)
+    assert [problem.key for problem in caught.value.problems] == ["components[0].name", "components[1].path"]
+    assert "2 problems" in str(caught.value)
+
+
+def test_says_when_there_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"components\.yaml: does not exist"):
+        load_components(tmp_path)
+
+
+def test_says_when_the_file_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "components.yaml").mkdir()
+    with pytest.raises(DefinitionError, match="cannot be read: Is a directory"):
+        load_components(tmp_path)
+
+
+def test_says_when_the_file_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "components.yaml").write_bytes(b"version: \xff")
+    with pytest.raises(DefinitionError, match=r"is not UTF-8 text \(byte 9\)"):
+        load_components(tmp_path)
+
+
+def test_an_unknown_component_is_named_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        DefinitionError, match=r"has no component named 'modles'; it has models, application_data"
+    ):
+        load(tmp_path, GOOD).component("modles")
+
+
+def test_a_relative_path_needs_kit_dir(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"components\[0\]\.path: 'models' is relative, but .* kit_dir"):
+        load(tmp_path, GOOD).path_of("models", None)
