@@ -35,7 +35,7 @@ demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
 	$(python) -m fastvlm_ops.local.demo
 
 down: ## stop what `make demo` started
-	@if [ -x $(python) ]; then $(python) -m fastvlm_ops.local.down; else PYTHONPATH=plugins python3 -m fastvlm_ops.local.down; fi
+	@PYTHONPATH=plugins $$($(python) -c '' 2>/dev/null && echo $(python) || echo python3) -m fastvlm_ops.local.down
 
 compose-env: ## write .env, with random secrets, for docker-compose.yaml
 	@scripts/compose-env.sh
