@@ -1,0 +1,62 @@
+"""Backups to S3 in a documented format: snapshots, sets, restores. See docs/architecture.md."""
+
+from fastvlm_ops.core.backup.create import SnapshotResult, create_snapshot
+from fastvlm_ops.core.backup.errors import (
+    AccessDeniedError,
+    BackupError,
+    BackupNotFoundError,
+    BucketNotFoundError,
+    CorruptionError,
+    CredentialsError,
+    IncompleteSetError,
+    ObjectNotFoundError,
+    RepositoryNotFoundError,
+    RestoreTargetError,
+    SourceError,
+    StorageError,
+    UnsafeEndpointError,
+    WrongKeyError,
+)
+from fastvlm_ops.core.backup.progress import Progress, format_bytes
+from fastvlm_ops.core.backup.repository import Repository, initialise_repository, open_repository
+from fastvlm_ops.core.backup.restore import RestoreResult, restore_snapshot
+from fastvlm_ops.core.backup.sets import BackupSet, SetMember, list_sets, publish_set, select_set
+from fastvlm_ops.core.backup.sources import FolderSource, Source, SQLiteSource
+from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
+
+__all__ = [
+    "AccessDeniedError",
+    "BackupError",
+    "BackupNotFoundError",
+    "BackupSet",
+    "BucketNotFoundError",
+    "CorruptionError",
+    "CredentialsError",
+    "FolderSource",
+    "IncompleteSetError",
+    "ObjectNotFoundError",
+    "Progress",
+    "Repository",
+    "RepositoryNotFoundError",
+    "RestoreResult",
+    "RestoreTargetError",
+    "S3Storage",
+    "SQLiteSource",
+    "SetMember",
+    "SnapshotResult",
+    "Source",
+    "SourceError",
+    "StorageError",
+    "UnsafeEndpointError",
+    "WrongKeyError",
+    "create_client",
+    "create_snapshot",
+    "format_bytes",
+    "initialise_repository",
+    "list_sets",
+    "open_repository",
+    "probe_conditional_writes",
+    "publish_set",
+    "restore_snapshot",
+    "select_set",
+]

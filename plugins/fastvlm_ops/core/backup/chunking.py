@@ -1,0 +1,104 @@
+"""Cutting files into chunks: content-defined for most, page-aligned for database files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyfastcdc
+from pyfastcdc import FastCDC
+
+from fastvlm_ops.core.backup.errors import BackupError
+
+BUFFER_BYTES = 4 << 20
+PAGE_CHUNK_BYTES = 8192
+
+ReadInto = Callable[[memoryview], int]
+"""Fills a buffer from the source, returns the count; 0 at the end."""
+
+
+def require_compiled_chunker() -> None:
+    """pyfastcdc falls back to pure Python, a hundred times slower, with no more than a warning.
+
+    :raises BackupError: when the compiled path is not there.
+    """
+    if not FastCDC.__module__.startswith("pyfastcdc.cy"):
+        raise BackupError(
+            f"pyfastcdc {pyfastcdc.__version__} runs without its compiled extension; "
+            "install a wheel of it for this Python and platform"
+        )
+
+
+@dataclass(frozen=True)
+class ChunkerParameters:
+    """Sizes in bytes; part of the repository's configuration and never changed."""
+
+    minimum: int
+    average: int
+    maximum: int
+
+
+CONTENT_PARAMETERS = ChunkerParameters(64 << 10, 256 << 10, 1 << 20)
+TREE_PARAMETERS = ChunkerParameters(4 << 10, 8 << 10, 64 << 10)
+
+
+class Chunker(Protocol):
+    """Yields chunks as views that are valid until the next one is asked for."""
+
+    def cut(self, read_into: ReadInto) -> Iterator[memoryview]: ...
+
+
+class ContentChunker:
+    """FastCDC 2020, normalisation level 1, seeded per repository.
+
+    Boundaries depend on the bytes alone, so an insertion changes only the chunks around it.
+    """
+
+    def __init__(self, parameters: ChunkerParameters, seed: int) -> None:
+        self._parameters = parameters
+        self._fastcdc = FastCDC(
+            parameters.average,
+            min_size=parameters.minimum,
+            max_size=parameters.maximum,
+            normalized_chunking=1,
+            seed=seed,
+        )
+        self._buffer = bytearray(BUFFER_BYTES)
+
+    def cut(self, read_into: ReadInto) -> Iterator[memoryview]:
+        """A chunk ends where it would have ended in the whole file: a cut needs ``maximum`` bytes ahead."""
+        view = memoryview(self._buffer)
+        filled = 0
+        at_end = False
+        while not at_end or filled:
+            while filled < len(view) and not at_end:
+                count = read_into(view[filled:])
+                at_end = count == 0
+                filled += count
+            start = 0
+            for chunk in self._fastcdc.cut_buf(view[:filled]):
+                if not at_end and filled - start < self._parameters.maximum:
+                    break
+                yield view[start : start + chunk.length]
+                start += chunk.length
+            view[: filled - start] = view[start:filled]
+            filled -= start
+
+
+class PageChunker:
+    """Chunks of a fixed size, a multiple of the database's page: updates stay where they are."""
+
+    def __init__(self, page_bytes: int) -> None:
+        self._chunk_bytes = max(page_bytes, PAGE_CHUNK_BYTES)
+
+    def cut(self, read_into: ReadInto) -> Iterator[memoryview]:
+        buffer = bytearray(BUFFER_BYTES // self._chunk_bytes * self._chunk_bytes)
+        view = memoryview(buffer)
+        filled = len(view)
+        while filled == len(view):
+            filled = 0
+            while filled < len(view) and (count := read_into(view[filled:])):
+                filled += count
+            for start in range(0, filled, self._chunk_bytes):
+                yield view[start : min(start + self._chunk_bytes, filled)]

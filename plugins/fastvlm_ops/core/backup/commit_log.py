@@ -1,0 +1,179 @@
+"""The append-only commit log (docs/backup-format.md §8).
+
+Only what an entry of the log names exists. Entries are claimed by conditional writes, so that two
+writers never take the same place; order is the sequence, and no clock decides anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError, StorageError
+from fastvlm_ops.core.backup.keys import KeyRing
+from fastvlm_ops.core.backup.sealing import sign_line, verify_line
+from fastvlm_ops.core.backup.storage import S3Storage
+
+CHECKPOINT_EVERY = 100
+_NO_ENTRY = "0" * 64
+_ENTRY_LIMIT_BYTES = 64 << 20
+_CLAIM_ATTEMPTS = 200
+_READERS = 8
+
+
+@dataclass
+class LogState:
+    """What the log says exists, folded up to ``seq`` (0: an empty log).
+
+    ``snapshots`` and ``sets`` map ids to the bodies of their entries, with ``seq``; in log order.
+    """
+
+    seq: int = 0
+    digest: str = _NO_ENTRY
+    snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    condemned: list[dict[str, Any]] = field(default_factory=list)
+
+    def condemned_names(self, member: str) -> set[str]:
+        """Names of ``packs`` or ``indexes`` that must be taken as gone."""
+        return {name for entry in self.condemned for name in entry[member]}
+
+    def snapshot_of_run(self, component: str, run_key: str) -> dict[str, Any] | None:
+        """The snapshot this run made of a component, if it made one."""
+        for body in reversed(self.snapshots.values()):
+            if body["component"] == component and body["run_key"] == run_key:
+                return body
+        return None
+
+    def latest_snapshot(self, component: str) -> dict[str, Any] | None:
+        for body in reversed(self.snapshots.values()):
+            if body["component"] == component:
+                return body
+        return None
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"snapshots": self.snapshots, "sets": self.sets, "condemned": self.condemned}
+
+    def fold(self, entry: dict[str, Any], digest: str) -> None:
+        """Apply the entry that follows."""
+        kind, body, seq = entry["type"], entry["body"], entry["seq"]
+        if kind == "checkpoint":
+            self.snapshots, self.sets = dict(body["snapshots"]), dict(body["sets"])
+            self.condemned = list(body["condemned"])
+        elif kind == "snapshot":
+            self.snapshots[body["snapshot_id"]] = {**body, "seq": seq}
+        elif kind == "backup-set":
+            self.sets[body["set_id"]] = {**body, "seq": seq}
+        elif kind == "forget":
+            for snapshot_id in body["snapshots"]:
+                self.snapshots.pop(snapshot_id, None)
+            for set_id in body["sets"]:
+                self.sets.pop(set_id, None)
+            self.sets = {
+                set_id: entry
+                for set_id, entry in self.sets.items()
+                if self.snapshots.keys() >= set(entry["snapshots"].values())
+            }
+        elif kind == "condemn":
+            self.condemned.append({"seq": seq, "packs": body["packs"], "indexes": body["indexes"]})
+        # A `swept` name stays condemned: it never comes back, and a writer that read the log before
+        # the sweep must still see it. Unknown types are for later versions, and change nothing here.
+        self.seq, self.digest = seq, digest
+
+
+def entry_name(seq: int) -> str:
+    return f"log/{seq:020d}.json"
+
+
+class CommitLog:
+    """Reads and extends the log of one repository."""
+
+    def __init__(self, storage: S3Storage, ring: KeyRing) -> None:
+        self._storage = storage
+        self._key = ring.log_key
+        self.state = LogState()
+
+    def refresh(self) -> LogState:
+        """Fold the entries that are new since the last call, verified and in order.
+
+        :raises CorruptionError: an entry is missing, damaged or out of its chain.
+        """
+        after = entry_name(self.state.seq) if self.state.seq else ""
+        names = [info.name for info in self._storage.list("log/", start_after=after)]
+        first = self.state.seq + 1
+        if self.state.seq == 0 and len(names) >= CHECKPOINT_EVERY:
+            first = len(names) // CHECKPOINT_EVERY * CHECKPOINT_EVERY  # the newest checkpoint
+            names = names[first - 1 :]
+        for seq, name in enumerate(names, first):
+            if name != entry_name(seq):
+                raise CorruptionError(f"{self._storage}{entry_name(seq)} is missing from the log")
+        with ThreadPoolExecutor(_READERS) as pool:
+            for name, data in zip(names, pool.map(self._get, names), strict=True):
+                self._fold(name, data)
+        return self.state
+
+    def _get(self, name: str) -> bytes:
+        return self._storage.get(name, limit_bytes=_ENTRY_LIMIT_BYTES)
+
+    def _fold(self, name: str, data: bytes) -> dict[str, Any]:
+        entry = verify_line(data, self._key, name)
+        if entry_name(entry["seq"]) != name:
+            raise CorruptionError(f"{name} holds entry {entry['seq']}")
+        starts_here = self.state.seq == 0 and entry["seq"] > 1
+        if not starts_here and entry["prev"] != self.state.digest:
+            raise CorruptionError(f"{name} does not follow the entry before it")
+        self.state.fold(entry, hashlib.sha256(data).hexdigest())
+        return entry
+
+    def append(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        *,
+        still_valid: Callable[[LogState], Any] | None = None,
+    ) -> int:
+        """Claim the next entry; returns its seq.
+
+        :param still_valid: called with the state whenever another writer came first. What it raises
+            ends the attempt: nothing has been claimed then.
+        """
+        for _ in range(_CLAIM_ATTEMPTS):
+            seq = self.state.seq + 1
+            if seq % CHECKPOINT_EVERY == 0 and kind != "checkpoint":
+                self.append("checkpoint", self.state.checkpoint(), still_valid=still_valid)
+                continue
+            if kind == "checkpoint" and seq % CHECKPOINT_EVERY:
+                return seq - 1  # another writer has written it
+            if self._claim(seq, kind, body):
+                return seq
+            if still_valid is not None:
+                still_valid(self.state)
+        raise StorageError(f"{self._storage}log: {_CLAIM_ATTEMPTS} places in a row went to other writers")
+
+    def _claim(self, seq: int, kind: str, body: dict[str, Any]) -> bool:
+        """Try for one place. When it is taken, the entry there is folded; was it ours, we have it."""
+        nonce = uuid.uuid4().hex
+        entry = {
+            "seq": seq,
+            "prev": self.state.digest,
+            "type": kind,
+            "nonce": nonce,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "body": body,
+        }
+        data = sign_line(entry, self._key)
+        name = entry_name(seq)
+        if self._storage.claim(name, data):
+            self.state.fold(json.loads(data.split(b"\n", 1)[0]), hashlib.sha256(data).hexdigest())
+            return True
+        try:
+            found = self._fold(name, self._get(name))
+        except ObjectNotFoundError as error:
+            raise StorageError(f"{self._storage}{name}: refused as existing, but it is not there") from error
+        return bool(found["nonce"] == nonce)

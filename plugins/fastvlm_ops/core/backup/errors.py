@@ -1,0 +1,76 @@
+"""What can go wrong with a backup; each message names the file, the key or the permission."""
+
+from __future__ import annotations
+
+
+class BackupError(Exception):
+    """Base of every error the engine raises on purpose.
+
+    ``retryable`` tells a scheduler whether trying again can help.
+    """
+
+    retryable = False
+
+
+class StorageError(BackupError):
+    """The endpoint did not answer, or answered with something unexpected."""
+
+    retryable = True
+
+
+class ObjectNotFoundError(StorageError):
+    """An object that should be in the bucket is not."""
+
+    retryable = False
+
+
+class BucketNotFoundError(StorageError):
+    """The bucket does not exist."""
+
+    retryable = False
+
+
+class CredentialsError(StorageError):
+    """Missing, wrong or expired credentials."""
+
+    retryable = False
+
+
+class AccessDeniedError(StorageError):
+    """The credentials are valid but lack a permission, which is named."""
+
+    retryable = False
+
+
+class UnsafeEndpointError(StorageError):
+    """The endpoint ignores ``If-None-Match``, so that two writers could destroy each other's commits."""
+
+    retryable = False
+
+
+class RepositoryNotFoundError(BackupError):
+    """There is no repository under this bucket and prefix."""
+
+
+class WrongKeyError(BackupError):
+    """The passphrase opens none of the repository's key slots."""
+
+
+class SourceError(BackupError):
+    """A path to back up is missing, empty, unreadable or inconsistent."""
+
+
+class CorruptionError(BackupError):
+    """Something in the repository is damaged, missing or forged."""
+
+
+class BackupNotFoundError(BackupError):
+    """No such backup set or snapshot."""
+
+
+class IncompleteSetError(BackupError):
+    """A backup set cannot be published because a component has no snapshot in this run."""
+
+
+class RestoreTargetError(BackupError):
+    """The target of a restore cannot be used: not empty, outside its root, too small."""

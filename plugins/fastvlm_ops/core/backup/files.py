@@ -1,0 +1,87 @@
+"""The contents of one open file into chunks, holes left out, changes noticed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+
+from blake3 import blake3
+
+from fastvlm_ops.core.backup.chunking import Chunker
+from fastvlm_ops.core.backup.progress import ProgressMeter
+from fastvlm_ops.core.backup.tree import Entry
+from fastvlm_ops.core.backup.writing import ChunkWriter
+
+Extents = list[tuple[int, int]]
+
+
+def data_extents(descriptor: int, status: os.stat_result) -> Extents | None:
+    """``[(offset, length), …]`` of the data of a sparse file; None for a file without holes."""
+    if status.st_blocks * 512 >= status.st_size or not hasattr(os, "SEEK_DATA"):
+        return None
+    extents: Extents = []
+    position = 0
+    while position < status.st_size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError:  # no data after this place
+            break
+        end = min(os.lseek(descriptor, start, os.SEEK_HOLE), status.st_size)
+        extents.append((start, end - start))
+        position = end
+    return None if extents == [(0, status.st_size)] else extents
+
+
+class _ExtentReader:
+    """Reads extents one after the other, hashing and counting what it read."""
+
+    def __init__(self, descriptor: int, extents: Extents, meter: ProgressMeter) -> None:
+        self._descriptor = descriptor
+        self._extents: Iterator[tuple[int, int]] = iter(extents)
+        self._position = self._end = 0
+        self._meter = meter
+        self.hasher = blake3()
+        self.count = 0
+
+    def read_into(self, buffer: memoryview) -> int:
+        while self._position >= self._end:
+            extent = next(self._extents, None)
+            if extent is None:
+                return 0
+            self._position, self._end = extent[0], sum(extent)
+        count = os.preadv(self._descriptor, [buffer[: self._end - self._position]], self._position)
+        self.hasher.update(buffer[:count])
+        self._position = self._position + count if count else self._end
+        self.count += count
+        self._meter.add(read_bytes=count)
+        return count or self.read_into(buffer)
+
+
+def store_contents(
+    writer: ChunkWriter, chunker: Chunker, descriptor: int, entry: Entry, meter: ProgressMeter
+) -> bool:
+    """Store a file's contents and describe them in its entry; whether it stood still meanwhile.
+
+    :raises OSError: the file cannot be read, or is no regular file any more.
+    """
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        raise OSError(errno.EINVAL, "no longer a regular file")
+    extents = data_extents(descriptor, before)
+    reader = _ExtentReader(descriptor, [(0, sys.maxsize)] if extents is None else extents, meter)
+    entry.contents = writer.put_stream(chunker, reader.read_into)
+    entry.blake3 = reader.hasher.hexdigest()
+    entry.extents = extents
+    entry.size = reader.count if extents is None else before.st_size
+    complete = reader.count == entry.stored_bytes
+    if not complete:  # shrank into its holes: what was read is no longer what the extents say
+        entry.extents, entry.size = None, reader.count
+    after = os.fstat(descriptor)
+    return complete and entry.size == after.st_size and _times(before) == _times(after)
+
+
+def _times(status: os.stat_result) -> tuple[int, int]:
+    return status.st_mtime_ns, status.st_ctime_ns

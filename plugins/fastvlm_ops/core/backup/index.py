@@ -1,0 +1,193 @@
+"""Which chunk lies in which pack (docs/backup-format.md §6)."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from fastvlm_ops.core.backup.commit_log import LogState
+from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
+from fastvlm_ops.core.backup.keys import KeyRing
+from fastvlm_ops.core.backup.packs import RECORD, Record, pack_object_name, parse_records, read_footer
+from fastvlm_ops.core.backup.sealing import unseal
+from fastvlm_ops.core.backup.storage import S3Storage
+
+_LENGTH = struct.Struct("<I")
+_BLOCK = struct.Struct("<32sQI")
+_SEGMENT_LIMIT_BYTES = 512 << 20
+_READERS = 8
+
+
+class PackRecords(NamedTuple):
+    """A pack as an index knows it; ``records`` is the binary list of its footer."""
+
+    name: str
+    size_bytes: int
+    records: bytes
+
+
+@dataclass(frozen=True)
+class Location:
+    """One place of a chunk."""
+
+    pack: str
+    pack_size_bytes: int
+    record: Record
+
+
+def encode_segment(packs: Iterable[PackRecords], supersedes: Iterable[str] = ()) -> bytes:
+    """Payload of an index segment."""
+    header = json.dumps({"supersedes": list(supersedes)}).encode()
+    parts = [_LENGTH.pack(len(header)), header]
+    for pack in packs:
+        digest = bytes.fromhex(pack.name.rpartition("/")[2])
+        parts += [_BLOCK.pack(digest, pack.size_bytes, len(pack.records) // RECORD.size), pack.records]
+    return b"".join(parts)
+
+
+def decode_segment(payload: bytes, name: str) -> tuple[list[str], list[PackRecords]]:
+    """The names it supersedes, and its packs.
+
+    :raises CorruptionError: when lengths contradict each other.
+    """
+    try:
+        (header_length,) = _LENGTH.unpack_from(payload)
+        offset = _LENGTH.size + header_length
+        supersedes = json.loads(payload[_LENGTH.size : offset])["supersedes"]
+        packs = []
+        while offset < len(payload):
+            digest, size_bytes, count = _BLOCK.unpack_from(payload, offset)
+            offset += _BLOCK.size
+            end = offset + count * RECORD.size
+            if end > len(payload):
+                raise CorruptionError(f"{name}: a block is longer than the segment")
+            packs.append(PackRecords(pack_object_name(digest), size_bytes, payload[offset:end]))
+            offset = end
+    except (struct.error, ValueError, KeyError) as error:
+        raise CorruptionError(f"{name} is not an index segment: {error}") from error
+    return supersedes, packs
+
+
+@dataclass
+class ChunkIndex:
+    """Chunk id → location, for the chunks whose packs are there.
+
+    76 bytes of memory a chunk: the records as they came, and their ids' first eight bytes, sorted.
+
+    ``missing`` holds packs that a segment names but the bucket lacks (or holds with another size),
+    ``adopted`` those found without a segment: a run died before it could write one.
+    """
+
+    missing: set[str] = field(default_factory=set)
+    adopted: list[PackRecords] = field(default_factory=list)
+    _packs: list[tuple[str, int]] = field(default_factory=list)
+    _records: bytes = b""
+    _pack_of_row: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
+    _prefixes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    _rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @classmethod
+    def build(cls, packs: list[PackRecords]) -> ChunkIndex:
+        index = cls()
+        index._packs = [(pack.name, pack.size_bytes) for pack in packs]
+        index._records = b"".join(pack.records for pack in packs)
+        counts = [len(pack.records) // RECORD.size for pack in packs]
+        index._pack_of_row = np.repeat(np.arange(len(packs), dtype=np.uint32), counts)
+        words = np.frombuffer(index._records, np.uint64).reshape(-1, RECORD.size // 8)
+        index._rows = np.argsort(words[:, 0], kind="stable")
+        index._prefixes = np.ascontiguousarray(words[index._rows, 0])
+        return index
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def pack_count(self) -> int:
+        return len(self._packs)
+
+    def locations(self, chunk_id: bytes) -> Iterator[Location]:
+        """Every place of a chunk."""
+        prefix = np.uint64(int.from_bytes(chunk_id[:8], "little"))
+        position = int(np.searchsorted(self._prefixes, prefix))
+        while position < len(self._prefixes) and self._prefixes[position] == prefix:
+            row = int(self._rows[position])
+            start = row * RECORD.size
+            if self._records[start : start + 32] == chunk_id:
+                name, size_bytes = self._packs[int(self._pack_of_row[row])]
+                yield Location(name, size_bytes, Record(*RECORD.unpack_from(self._records, start)))
+            position += 1
+
+    def find(self, chunk_id: bytes) -> Location | None:
+        """A place of a chunk, or None."""
+        return next(self.locations(chunk_id), None)
+
+
+def _read_segments(
+    storage: S3Storage, ring: KeyRing, repository_id: str, condemned: set[str]
+) -> dict[str, PackRecords]:
+    names = [info.name for info in storage.list("index/") if info.name not in condemned]
+
+    def read(name: str) -> tuple[list[str], list[PackRecords]]:
+        try:
+            data = storage.get(name, limit_bytes=_SEGMENT_LIMIT_BYTES)
+        except ObjectNotFoundError:  # superseded and removed since it was listed
+            return [], []
+        payload = unseal(ring, repository_id, "I", name, data, limit_bytes=_SEGMENT_LIMIT_BYTES)
+        return decode_segment(payload, name)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        segments = dict(zip(names, pool.map(read, names), strict=True))
+    superseded = {old for supersedes, _ in segments.values() for old in supersedes}
+    packs: dict[str, PackRecords] = {}
+    for name, (_, members) in segments.items():
+        if name not in superseded:
+            packs.update((pack.name, pack) for pack in members)
+    return packs
+
+
+def load_index(
+    storage: S3Storage,
+    ring: KeyRing,
+    repository_id: str,
+    state: LogState,
+    *,
+    warn: Callable[[str], None],
+) -> ChunkIndex:
+    """All segments, checked against the listing of the packs; unindexed packs by their footers.
+
+    :param warn: told of an unindexed pack that cannot be read. No snapshot needs such a pack unless
+        its segment was lost too; then restoring names the chunk.
+    :raises CorruptionError: a segment is damaged.
+    """
+    condemned = state.condemned_names("packs")
+    indexed = _read_segments(storage, ring, repository_id, state.condemned_names("indexes"))
+    listed = {info.name: info.size_bytes for info in storage.list("packs/") if info.name not in condemned}
+
+    def rescue(name: str) -> PackRecords | None:
+        try:
+            return PackRecords(
+                name, listed[name], read_footer(storage, ring, repository_id, name, listed[name])
+            )
+        except (CorruptionError, ObjectNotFoundError) as error:
+            warn(f"pack without an index segment is unusable: {error}")
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        adopted = [pack for pack in pool.map(rescue, listed.keys() - indexed.keys()) if pack]
+    present = [pack for pack in indexed.values() if listed.get(pack.name) == pack.size_bytes]
+    for pack in (*present, *adopted):
+        parse_records(pack.records, pack.name)
+    index = ChunkIndex.build([*present, *adopted])
+    index.adopted = adopted
+    index.missing = {
+        pack.name
+        for pack in indexed.values()
+        if pack.name not in condemned and listed.get(pack.name) != pack.size_bytes
+    }
+    return index

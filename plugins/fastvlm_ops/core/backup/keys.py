@@ -1,0 +1,145 @@
+"""Key ring, key slots and derivation (docs/backup-format.md §2)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from fastvlm_ops.core.backup.errors import CorruptionError, WrongKeyError
+from fastvlm_ops.core.backup.storage import S3Storage
+
+SCRYPT = {"n": 1 << 15, "r": 8, "p": 1}  # 32 MiB, about 0.1 s
+_SCRYPT_LIMIT = 1 << 23  # n·r: 1 GiB; a hostile slot must not exhaust memory
+_SLOT_LIMIT_BYTES = 1 << 20
+
+
+def derive(secret: bytes, info: str, *, salt: bytes | None = None, length: int = 32) -> bytes:
+    """HKDF-SHA256 with one of the format's info strings."""
+    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info.encode()).derive(secret)
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """The repository's secrets: a root, and one data key an epoch."""
+
+    root: bytes
+    epochs: dict[int, bytes]
+    current: int
+
+    @classmethod
+    def generate(cls) -> KeyRing:
+        return cls(os.urandom(32), {1: os.urandom(32)}, 1)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> KeyRing:
+        content = json.loads(data)
+        epochs = {int(epoch): bytes.fromhex(key) for epoch, key in content["epochs"].items()}
+        return cls(bytes.fromhex(content["root"]), epochs, int(content["current"]))
+
+    def to_json(self) -> bytes:
+        return json.dumps(
+            {
+                "root": self.root.hex(),
+                "epochs": {str(epoch): key.hex() for epoch, key in self.epochs.items()},
+                "current": self.current,
+            }
+        ).encode()
+
+    def __repr__(self) -> str:  # never show key material in a log
+        return f"KeyRing(epochs={sorted(self.epochs)}, current={self.current})"
+
+    @cached_property
+    def chunk_id_key(self) -> bytes:
+        return derive(self.root, "fastvlm-ops/1/chunk-id")
+
+    @cached_property
+    def log_key(self) -> bytes:
+        return derive(self.root, "fastvlm-ops/1/log")
+
+    @cached_property
+    def chunker_seed(self) -> int:
+        return int.from_bytes(derive(self.root, "fastvlm-ops/1/chunker-seed", length=8), "little")
+
+    def object_cipher(self, epoch: int, salt: bytes, kind: str) -> AESGCM:
+        """The cipher of one object; its key is fresh because the salt is.
+
+        :raises CorruptionError: when the ring lacks the epoch.
+        """
+        if epoch not in self.epochs:
+            raise CorruptionError(f"key epoch {epoch} is not in the key ring")
+        return AESGCM(derive(self.epochs[epoch], f"fastvlm-ops/1/object/{kind}", salt=salt))
+
+
+def _slot_aad(repository_id: str, slot: str) -> bytes:
+    return f"fastvlm-ops/1/key-slot/{repository_id}/{slot}".encode()
+
+
+def _passphrase_key(passphrase: str, kdf: dict[str, Any]) -> bytes:
+    n, r, p = int(kdf["n"]), int(kdf["r"]), int(kdf["p"])
+    if kdf.get("name") != "scrypt" or n * r > _SCRYPT_LIMIT or p > 16:
+        raise CorruptionError(
+            f"key slot with an unacceptable key derivation {kdf.get('name')!r} n={n} r={r} p={p}"
+        )
+    return Scrypt(salt=base64.b64decode(kdf["salt"]), length=32, n=n, r=r, p=p).derive(passphrase.encode())
+
+
+def write_passphrase_slot(storage: S3Storage, repository_id: str, ring: KeyRing, passphrase: str) -> str:
+    """Wrap the ring by a passphrase into a new slot; returns the slot's id."""
+    slot = uuid.uuid4().hex
+    kdf = {"name": "scrypt", "salt": base64.b64encode(os.urandom(16)).decode(), **SCRYPT}
+    nonce = os.urandom(12)
+    wrapped = AESGCM(_passphrase_key(passphrase, kdf)).encrypt(
+        nonce, ring.to_json(), _slot_aad(repository_id, slot)
+    )
+    content = {
+        "format": 1,
+        "slot": slot,
+        "kind": "passphrase",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kdf": kdf,
+        "nonce": base64.b64encode(nonce).decode(),
+        "key_ring": base64.b64encode(wrapped).decode(),
+    }
+    storage.put(f"keys/{repository_id}/{slot}.json", json.dumps(content, indent=1).encode())
+    return slot
+
+
+def open_ring(storage: S3Storage, repository_id: str, passphrase: str) -> KeyRing:
+    """Open the key ring with the first slot that the passphrase fits.
+
+    :raises WrongKeyError: when it fits none.
+    """
+    tried = 0
+    for info in storage.list(f"keys/{repository_id}/"):
+        slot = json.loads(storage.get(info.name, limit_bytes=_SLOT_LIMIT_BYTES))
+        if slot.get("format") != 1 or slot.get("kind") != "passphrase":
+            continue
+        tried += 1
+        cipher = AESGCM(_passphrase_key(passphrase, slot["kdf"]))
+        try:
+            ring = cipher.decrypt(
+                base64.b64decode(slot["nonce"]),
+                base64.b64decode(slot["key_ring"]),
+                _slot_aad(repository_id, slot["slot"]),
+            )
+        except InvalidTag:
+            continue
+        return KeyRing.from_json(ring)
+    if not tried:
+        raise CorruptionError(f"{storage}keys/{repository_id}/ holds no passphrase slot")
+    raise WrongKeyError(
+        f"the repository passphrase fits none of the {tried} key slot(s) of {storage}; "
+        "check repository_passphrase of the connection"
+    )

@@ -1,0 +1,217 @@
+"""Packs: frames of chunks, a footer that lists them (docs/backup-format.md §5)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import zstandard
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+
+from fastvlm_ops.core.backup.errors import CorruptionError
+from fastvlm_ops.core.backup.keys import KeyRing
+from fastvlm_ops.core.backup.sealing import HEADER_BYTES, TAG_BYTES, ZSTD_LEVEL, Header, decompress, nonce
+from fastvlm_ops.core.backup.storage import S3Storage
+
+RECORD = struct.Struct("<32s5IH2B")
+MAXIMUM_FRAME_BYTES = 16 << 20
+PACK_BYTES = 16 << 20
+SOLID_FRAME_BYTES = 1 << 20
+SMALL_CHUNK_BYTES = 64 << 10
+_TRAILER = struct.Struct("<I4s")
+_END_MAGIC = b"FVOE"
+_FOOTER_NONCE = b"\xff" * 12
+_FOOTER_GUESS_BYTES = 128 << 10
+STORED, ZSTD = 0, 1
+_SAMPLE_BYTES = 8 << 10
+
+
+class Record(NamedTuple):
+    """Where one chunk lies; lengths and offsets in bytes."""
+
+    chunk_id: bytes
+    offset: int
+    stored_length: int
+    raw_length: int
+    inner_offset: int
+    length: int
+    frame: int
+    codec: int
+    stride: int
+
+
+def parse_records(data: bytes | memoryview, name: str) -> list[Record]:
+    """:raises CorruptionError: when a record contradicts itself."""
+    if len(data) % RECORD.size:
+        raise CorruptionError(f"{name}: a list of records of {len(data)} bytes")
+    records = [Record(*fields) for fields in RECORD.iter_unpack(data)]
+    for record in records:
+        if record.raw_length > MAXIMUM_FRAME_BYTES or record.inner_offset + record.length > record.raw_length:
+            raise CorruptionError(f"{name}: record of chunk {record.chunk_id.hex()} has impossible sizes")
+    return records
+
+
+@dataclass
+class Frame:
+    """Chunks that are compressed together."""
+
+    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)
+    raw_bytes: int = 0
+
+    def add(self, chunk_id: bytes, data: bytes) -> None:
+        self.chunks.append((chunk_id, data))
+        self.raw_bytes += len(data)
+
+
+class FrameGrouper:
+    """Collects chunks into the frames of one pack: large ones alone, small ones together."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.raw_bytes = 0
+        self._solid: Frame | None = None
+
+    def add(self, chunk_id: bytes, data: bytes) -> None:
+        self.raw_bytes += len(data)
+        if len(data) >= SMALL_CHUNK_BYTES:
+            frame = Frame()
+            self.frames.append(frame)
+        else:
+            if self._solid is None or self._solid.raw_bytes + len(data) > SOLID_FRAME_BYTES:
+                self._solid = Frame()
+                self.frames.append(self._solid)
+            frame = self._solid
+        frame.add(chunk_id, data)
+
+    @property
+    def is_full(self) -> bool:
+        return self.raw_bytes >= PACK_BYTES
+
+
+@dataclass(frozen=True)
+class EncodedPack:
+    """A pack ready to be sent; ``records`` is the plain text of its footer."""
+
+    name: str
+    digest: bytes
+    data: bytes
+    records: bytes
+
+
+def pack_object_name(digest: bytes) -> str:
+    return f"packs/{digest.hex()[:2]}/{digest.hex()}"
+
+
+def split_planes(raw: bytes, stride: int) -> bytes:
+    """Bytes k, k+stride, … of each plane k together; the rest unsplit."""
+    whole = len(raw) // stride * stride
+    planes = np.frombuffer(raw, np.uint8, whole).reshape(-1, stride).T
+    return planes.tobytes() + raw[whole:]
+
+
+def join_planes(split: bytes, stride: int) -> bytes:
+    """The inverse of :func:`split_planes`."""
+    whole = len(split) // stride * stride
+    planes = np.frombuffer(split, np.uint8, whole).reshape(stride, -1).T
+    return planes.tobytes() + split[whole:]
+
+
+def _choose_encoding(raw: bytes, compressor: zstandard.ZstdCompressor) -> tuple[int, int]:
+    """Codec and stride from a sample of the middle: weights gain from planes, noise from neither."""
+    start = max(0, (len(raw) - _SAMPLE_BYTES) // 2) // 4 * 4
+    sample = raw[start : start + _SAMPLE_BYTES]
+    sizes = {
+        stride: len(compressor.compress(sample if stride == 1 else split_planes(sample, stride)))
+        for stride in (1, 2, 4)
+    }
+    best = min(sizes, key=lambda stride: (sizes[stride], stride))
+    if sizes[best] > 0.98 * len(sample):
+        return STORED, 1
+    return ZSTD, best if sizes[best] < 0.98 * sizes[1] else 1
+
+
+def encode_pack(ring: KeyRing, repository_id: str, frames: list[Frame]) -> EncodedPack:
+    """Compress, encrypt and read back every frame.
+
+    Reading back before sending finds a bit that memory or a codec flipped while it can still be mended.
+
+    :raises CorruptionError: when a frame does not read back equal.
+    """
+    header = Header.new("P", ring, repository_id)
+    packed_header = header.pack()
+    cipher = header.cipher(ring)
+    compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+    decompressor = zstandard.ZstdDecompressor()
+    parts: list[bytes] = [packed_header]
+    records: list[bytes] = []
+    offset = HEADER_BYTES
+    for number, frame in enumerate(frames):
+        raw = frame.chunks[0][1] if len(frame.chunks) == 1 else b"".join(data for _, data in frame.chunks)
+        codec, stride = _choose_encoding(raw, compressor)
+        body = raw if stride == 1 else split_planes(raw, stride)
+        if codec == ZSTD:
+            plain, body = body, compressor.compress(body)
+            if decompressor.decompress(body) != plain:
+                raise CorruptionError("a frame did not decompress to what was compressed: faulty memory?")
+        stored = cipher.encrypt(nonce(number), body, packed_header)
+        inner = 0
+        for chunk_id, data in frame.chunks:
+            fields = (chunk_id, offset, len(stored), len(raw), inner, len(data), number, codec, stride)
+            records.append(RECORD.pack(*fields))
+            inner += len(data)
+        parts.append(stored)
+        offset += len(stored)
+    listing = b"".join(records)
+    footer = cipher.encrypt(_FOOTER_NONCE, listing, packed_header)
+    parts += [footer, _TRAILER.pack(len(footer), _END_MAGIC)]
+    data = b"".join(parts)
+    digest = hashlib.sha256(data).digest()
+    return EncodedPack(pack_object_name(digest), digest, data, listing)
+
+
+def open_frame(ring: KeyRing, header: Header, stored: bytes | memoryview, record: Record, name: str) -> bytes:
+    """The raw bytes of a frame.
+
+    :raises CorruptionError: when it is damaged or its sizes lie.
+    """
+    try:
+        body = header.cipher(ring).decrypt(nonce(record.frame), stored, header.pack())
+    except InvalidTag as error:
+        raise CorruptionError(f"{name}: frame {record.frame} is damaged (authentication failed)") from error
+    if record.codec == ZSTD:
+        body = decompress(body, limit_bytes=record.raw_length, name=name)
+    elif record.codec != STORED:
+        raise CorruptionError(f"{name}: frame {record.frame} has unknown codec {record.codec}")
+    if len(body) != record.raw_length:
+        raise CorruptionError(f"{name}: frame {record.frame} is {len(body)} bytes, not {record.raw_length}")
+    return body if record.stride == 1 else join_planes(body, record.stride)
+
+
+def check_chunk(chunk_id: bytes, data: bytes | memoryview, key: bytes, name: str) -> None:
+    """:raises CorruptionError: when the bytes are not those of the chunk."""
+    if blake3(data, key=key).digest() != chunk_id:
+        raise CorruptionError(f"{name}: chunk {chunk_id.hex()} does not have its contents")
+
+
+def read_footer(storage: S3Storage, ring: KeyRing, repository_id: str, name: str, size_bytes: int) -> bytes:
+    """The records of a pack, from its own footer.
+
+    :raises CorruptionError: when the pack is truncated or damaged there.
+    """
+    tail = storage.get_range(name, -min(size_bytes, _FOOTER_GUESS_BYTES), size_bytes)
+    header_data = tail[:HEADER_BYTES] if len(tail) == size_bytes else storage.get_range(name, 0, HEADER_BYTES)
+    header = Header.parse(header_data, kind="P", repository_id=repository_id, name=name)
+    length, magic = _TRAILER.unpack(tail[-_TRAILER.size :])
+    if magic != _END_MAGIC or not TAG_BYTES <= length <= size_bytes - HEADER_BYTES - _TRAILER.size:
+        raise CorruptionError(f"{name} is truncated: it has no footer")
+    if length + _TRAILER.size > len(tail):
+        tail = storage.get_range(name, -(length + _TRAILER.size), length + _TRAILER.size)
+    footer = tail[-(length + _TRAILER.size) : -_TRAILER.size]
+    try:
+        return header.cipher(ring).decrypt(_FOOTER_NONCE, footer, header_data)
+    except InvalidTag as error:
+        raise CorruptionError(f"{name}: the footer is damaged (authentication failed)") from error

@@ -1,0 +1,101 @@
+"""Creating and opening a repository: configuration, keys, log."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from fastvlm_ops.core.backup.chunking import (
+    CONTENT_PARAMETERS,
+    TREE_PARAMETERS,
+    ChunkerParameters,
+    ContentChunker,
+)
+from fastvlm_ops.core.backup.commit_log import CommitLog, LogState
+from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError, RepositoryNotFoundError
+from fastvlm_ops.core.backup.index import ChunkIndex, load_index
+from fastvlm_ops.core.backup.keys import KeyRing, open_ring, write_passphrase_slot
+from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
+from fastvlm_ops.core.backup.storage import S3Storage, probe_conditional_writes
+
+CONFIG_NAME = "config.json"
+_CONFIG_LIMIT_BYTES = 1 << 20
+
+
+class Repository:
+    """An opened repository. One per process and run; its log state is refreshed on demand."""
+
+    def __init__(self, storage: S3Storage, ring: KeyRing, config: dict[str, Any]) -> None:
+        self.storage = storage
+        self.ring = ring
+        self.config = config
+        self.repository_id: str = config["repository_id"]
+        self.log = CommitLog(storage, ring)
+
+    def __repr__(self) -> str:
+        return f"Repository({self.storage}, id={self.repository_id})"
+
+    def refresh(self) -> LogState:
+        """The log as it stands now."""
+        return self.log.refresh()
+
+    def load_index(self, warn: Callable[[str], None]) -> ChunkIndex:
+        """See :func:`fastvlm_ops.core.backup.index.load_index`."""
+        return load_index(self.storage, self.ring, self.repository_id, self.log.state, warn=warn)
+
+    def chunker(self, name: str) -> ContentChunker:
+        """A chunker with this repository's parameters and seed: ``content`` or ``tree``."""
+        parameters = ChunkerParameters(**self.config["chunkers"][name])
+        return ContentChunker(parameters, self.ring.chunker_seed)
+
+    def seal(self, kind: str, name: str, payload: bytes) -> bytes:
+        return seal(self.ring, self.repository_id, kind, name, payload)
+
+    def unseal(self, kind: str, name: str, data: bytes, *, limit_bytes: int) -> bytes:
+        return unseal(self.ring, self.repository_id, kind, name, data, limit_bytes=limit_bytes)
+
+
+def open_repository(storage: S3Storage, passphrase: str) -> Repository:
+    """Open the repository at this bucket and prefix.
+
+    :raises RepositoryNotFoundError: there is none.
+    :raises WrongKeyError: before anything else is read.
+    :raises CorruptionError: its configuration is damaged or of another format.
+    """
+    try:
+        data = storage.get(CONFIG_NAME, limit_bytes=_CONFIG_LIMIT_BYTES)
+    except ObjectNotFoundError as error:
+        raise RepositoryNotFoundError(f"there is no backup repository at {storage}") from error
+    name = f"{storage}{CONFIG_NAME}"
+    config = peek_line(data, name)
+    if config.get("format") != FORMAT:
+        raise CorruptionError(f"{name}: format {config.get('format')!r}; this version reads format {FORMAT}")
+    ring = open_ring(storage, str(config.get("repository_id")), passphrase)
+    return Repository(storage, ring, verify_line(data, ring.log_key, name))
+
+
+def initialise_repository(storage: S3Storage, passphrase: str) -> Repository:
+    """Create a repository, or open the one that is there. Two at once end in the same one.
+
+    The key slot goes first, below the id it belongs to; ``config.json``, claimed, decides whose id counts.
+
+    :raises UnsafeEndpointError: the endpoint ignores conditional writes.
+    """
+    try:
+        return open_repository(storage, passphrase)
+    except RepositoryNotFoundError:
+        probe_conditional_writes(storage)
+    ring = KeyRing.generate()
+    repository_id = uuid.uuid4().hex
+    write_passphrase_slot(storage, repository_id, ring, passphrase)
+    config = {
+        "format": FORMAT,
+        "repository_id": repository_id,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "chunkers": {"content": asdict(CONTENT_PARAMETERS), "tree": asdict(TREE_PARAMETERS)},
+    }
+    storage.claim(CONFIG_NAME, sign_line(config, ring.log_key))
+    return open_repository(storage, passphrase)

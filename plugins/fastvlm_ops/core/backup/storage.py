@@ -1,0 +1,300 @@
+"""The S3 verbs the engine uses, over plain boto3, with its errors translated into ours.
+
+Names are relative to the repository's prefix. One client serves all threads.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from fastvlm_ops.core.backup.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    CorruptionError,
+    CredentialsError,
+    ObjectNotFoundError,
+    StorageError,
+    UnsafeEndpointError,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+
+_CREDENTIAL_CODES = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "AuthorizationHeaderMalformed",
+}
+_DENIED_CODES = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
+_MISSING_CODES = {"NoSuchKey", "404", "NotFound"}
+_CONFLICT_ATTEMPTS = 8
+
+
+def create_client(
+    *,
+    endpoint_url: str | None = None,
+    region_name: str | None = None,
+    access_key_id: str | None = None,
+    secret_access_key: str | None = None,
+    session_token: str | None = None,
+) -> S3Client:
+    """A boto3 S3 client set up for the engine: bounded time-outs and retries.
+
+    Checksums are ours (SHA-256 of each object), so boto3's default CRC is switched off.
+    An own endpoint is addressed by path, as few of them resolve buckets as host names.
+    """
+    config = Config(
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 5},
+        max_pool_connections=16,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
+    )
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=region_name or "us-east-1",
+        aws_access_key_id=access_key_id,
+        aws_secret_access_key=secret_access_key,
+        aws_session_token=session_token,
+        config=config,
+    )
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object as listed or headed. ``sha256`` (hex) only where the endpoint keeps checksums."""
+
+    name: str
+    size_bytes: int
+    last_modified: datetime
+    sha256: str | None = None
+
+
+class S3Storage:
+    """One bucket and prefix.
+
+    :raises StorageError: or one of its subclasses, from every method.
+    """
+
+    def __init__(self, client: S3Client, bucket: str, prefix: str = "") -> None:
+        self.client = client
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def check_bucket(self) -> None:
+        """HeadBucket: the bucket exists and these credentials may use it."""
+        try:
+            self._call("HeadBucket", "", lambda: self.client.head_bucket(Bucket=self.bucket))
+        except ObjectNotFoundError as error:
+            raise BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}") from error
+
+    def put(self, name: str, data: bytes, sha256: bytes | None = None) -> None:
+        """Store an object; S3 itself refuses it when it was damaged on the way.
+
+        :param sha256: digest of ``data`` where it is known already.
+        """
+        digest = sha256 if sha256 is not None else hashlib.sha256(data).digest()
+        self._call(
+            "PutObject",
+            name,
+            lambda: self.client.put_object(
+                Bucket=self.bucket,
+                Key=self.prefix + name,
+                Body=data,
+                ChecksumSHA256=base64.b64encode(digest).decode(),
+            ),
+        )
+
+    def claim(self, name: str, data: bytes) -> bool:
+        """Store an object only where none is (``If-None-Match: *``); False when there is one.
+
+        False may also follow a lost answer to our own request: the caller compares the contents.
+        """
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        for attempt in range(_CONFLICT_ATTEMPTS):
+            try:
+                self.client.put_object(
+                    Bucket=self.bucket,
+                    Key=self.prefix + name,
+                    Body=data,
+                    ChecksumSHA256=digest,
+                    IfNoneMatch="*",
+                )
+                return True
+            except ClientError as error:
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                if status == 412:
+                    return False
+                if status == 501:
+                    raise UnsafeEndpointError(
+                        f"{self._endpoint} does not implement conditional writes (If-None-Match)"
+                    ) from error
+                if status != 409:
+                    raise self._translate("PutObject", name, error) from error
+            except BotoCoreError as error:
+                raise self._translate("PutObject", name, error) from error
+            time.sleep(0.05 * 2**attempt)
+        raise StorageError(
+            f"{self}{name}: still in conflict with another writer after {_CONFLICT_ATTEMPTS} tries"
+        )
+
+    def get(self, name: str, *, limit_bytes: int) -> bytes:
+        """The whole object, refused when it is larger than ``limit_bytes``."""
+
+        def read() -> bytes:
+            response = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)
+            if response["ContentLength"] > limit_bytes:
+                response["Body"].close()
+                raise CorruptionError(
+                    f"{self}{name} is {response['ContentLength']} bytes; at most {limit_bytes} expected"
+                )
+            return response["Body"].read()
+
+        return self._call("GetObject", name, read)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``; from the end when ``offset`` is negative."""
+        wanted = f"bytes={offset}-{offset + length - 1}" if offset >= 0 else f"bytes={offset}"
+
+        def read() -> bytes:
+            response = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name, Range=wanted)
+            return response["Body"].read()
+
+        data = self._call("GetObject", name, read)
+        if offset >= 0 and len(data) != length:
+            raise CorruptionError(f"{self}{name} is truncated: {len(data)} of {length} bytes at {offset}")
+        return data
+
+    def head(self, name: str) -> ObjectInfo:
+        """Size and checksum of an object without reading it."""
+        response: Any = self._call(
+            "HeadObject",
+            name,
+            lambda: self.client.head_object(
+                Bucket=self.bucket, Key=self.prefix + name, ChecksumMode="ENABLED"
+            ),
+        )
+        checksum = response.get("ChecksumSHA256")
+        return ObjectInfo(
+            name,
+            response["ContentLength"],
+            response["LastModified"],
+            base64.b64decode(checksum).hex() if checksum and "-" not in checksum else None,
+        )
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects below a prefix in the order of their names."""
+        token: str | None = None
+        while True:
+            arguments: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
+            if token is not None:
+                arguments["ContinuationToken"] = token
+            elif start_after:
+                arguments["StartAfter"] = self.prefix + start_after
+            page = self._list_page(prefix, arguments)
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(item["Key"][len(self.prefix) :], item["Size"], item["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            token = page["NextContinuationToken"]
+
+    def _list_page(self, prefix: str, arguments: dict[str, Any]) -> Any:
+        return self._call("ListObjectsV2", prefix, lambda: self.client.list_objects_v2(**arguments))
+
+    def delete(self, name: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        self._call(
+            "DeleteObject",
+            name,
+            lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name),
+        )
+
+    @property
+    def _endpoint(self) -> str:
+        return str(self.client.meta.endpoint_url)
+
+    def _call(self, operation: str, name: str, request: Callable[[], T]) -> T:
+        try:
+            return request()
+        except (BotoCoreError, ClientError) as error:
+            raise self._translate(operation, name, error) from error
+
+    def _translate(self, operation: str, name: str, error: Exception) -> StorageError:
+        where = f"{self}{name}"
+        if isinstance(error, NoCredentialsError | PartialCredentialsError):
+            return CredentialsError("no S3 credentials: set the login and password of the connection")
+        if isinstance(error, ConnectionError | HTTPClientError):
+            return StorageError(f"{self._endpoint} did not answer {operation} for {where}: {error}")
+        if not isinstance(error, ClientError):
+            return StorageError(f"{operation} for {where} failed: {error}")
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in _CREDENTIAL_CODES:
+            return CredentialsError(f"{self._endpoint} refuses the credentials ({code})")
+        if code in _DENIED_CODES:
+            permission = {
+                "ListObjectsV2": "ListBucket",
+                "HeadBucket": "ListBucket",
+                "HeadObject": "GetObject",
+            }
+            action = permission.get(operation, operation)
+            return AccessDeniedError(f"permission s3:{action} is denied for {where}")
+        if code == "NoSuchBucket":
+            return BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}")
+        if code in _MISSING_CODES:
+            return ObjectNotFoundError(f"{where} does not exist")
+        return StorageError(f"{operation} for {where} failed: {code or error}")
+
+
+def probe_conditional_writes(storage: S3Storage) -> None:
+    """Prove that the endpoint honours ``If-None-Match: *``, on which every commit rests.
+
+    Several servers accept the header and ignore it. Needs no permission to delete.
+
+    :raises UnsafeEndpointError: when a second conditional write to the same name is accepted.
+    """
+    name = f"probe/{uuid.uuid4().hex}"
+    if not storage.claim(name, b"first"):
+        raise UnsafeEndpointError(f"{storage}: a conditional write to a new name was refused")
+    overwritten = storage.claim(name, b"second")
+    _remove_quietly(storage, name)
+    if overwritten:
+        raise UnsafeEndpointError(
+            f"{storage}: the endpoint ignores If-None-Match, so two backups could overwrite each "
+            "other's commits; use a server with conditional writes"
+        )
+
+
+def _remove_quietly(storage: S3Storage, name: str) -> None:
+    try:
+        storage.delete(name)
+    except StorageError:  # a backup role may lack s3:DeleteObject: five bytes stay behind
+        return

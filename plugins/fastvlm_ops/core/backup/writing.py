@@ -1,0 +1,183 @@
+"""Chunks into packs and packs into the bucket, in parallel and in bounded memory."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+from blake3 import blake3
+
+from fastvlm_ops.core.backup.chunking import Chunker, ReadInto
+from fastvlm_ops.core.backup.errors import ObjectNotFoundError
+from fastvlm_ops.core.backup.index import ChunkIndex, PackRecords, encode_segment
+from fastvlm_ops.core.backup.packs import Frame, FrameGrouper, encode_pack
+from fastvlm_ops.core.backup.progress import ProgressMeter
+from fastvlm_ops.core.backup.repository import Repository
+from fastvlm_ops.core.backup.tree import IdList
+
+_WORKERS = 2
+_IN_FLIGHT_PACKS = 3
+_PACKS_PER_SEGMENT = 4
+_INLINE_IDS = 16
+_LIST_MAXIMUM_IDS = 1024
+
+
+class ChunkWriter:
+    """Stores chunks that the repository lacks, and remembers which packs the run depends on.
+
+    At most ``_IN_FLIGHT_PACKS`` packs are being encoded or sent, which bounds memory whatever the size of
+    the source. An index segment follows every few packs, so that a killed run's work is found again.
+
+    :param check_packs: head every pack that the run refers to, once (full backups).
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        index: ChunkIndex,
+        segment_prefix: str,
+        meter: ProgressMeter,
+        *,
+        check_packs: bool,
+    ) -> None:
+        self._repository = repository
+        self._index = index
+        self._segment_prefix = segment_prefix
+        self._meter = meter
+        self._check_packs = check_packs
+        self._key = repository.ring.chunk_id_key
+        self._grouper = FrameGrouper()
+        self._new_ids: set[bytes] = set()
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="pack")
+        self._in_flight: list[Future[None]] = []
+        self._lock = Lock()
+        self._unindexed: list[PackRecords] = list(index.adopted)
+        self._segments = 0
+        self._unusable_packs: set[str] = set()
+        self.used_packs: set[str] = set()
+        self.transferred_bytes = 0
+        self.warnings: list[str] = []
+
+    def __enter__(self) -> ChunkWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    # -- chunks ------------------------------------------------------------------------------------
+
+    def has(self, chunk_id: bytes) -> bool:
+        """Whether the chunk is stored where this run can rely on it; if so, the run depends on that pack."""
+        if chunk_id in self._new_ids:
+            return True
+        for location in self._index.locations(chunk_id):
+            if self._is_usable(location.pack, location.pack_size_bytes):
+                return True
+        return False
+
+    def put(self, data: bytes | memoryview) -> bytes:
+        """Store a chunk unless it is known; returns its id."""
+        chunk_id = blake3(data, key=self._key).digest()
+        if not self.has(chunk_id):
+            self._new_ids.add(chunk_id)
+            self._grouper.add(chunk_id, bytes(data))
+            if self._grouper.is_full:
+                self._send()
+        return chunk_id
+
+    def put_stream(self, chunker: Chunker, read_into: ReadInto) -> IdList:
+        """Cut a stream, store its chunks, and return their ids."""
+        return self.put_ids([self.put(chunk) for chunk in chunker.cut(read_into)])
+
+    def put_ids(self, ids: list[bytes]) -> IdList:
+        """An id list: inline when short, else as chunks of ids cut where an id ends in a zero byte.
+
+        Cutting by contents keeps lists shared between versions of a file when ids are inserted.
+        """
+        if len(ids) <= _INLINE_IDS:
+            return IdList(tuple(ids))
+        lists = []
+        start = 0
+        for position, chunk_id in enumerate(ids, 1):
+            if chunk_id[-1] == 0 or position - start == _LIST_MAXIMUM_IDS or position == len(ids):
+                lists.append(self.put(b"".join(ids[start:position])))
+                start = position
+        return IdList(tuple(lists), nested=True)
+
+    def _is_usable(self, pack: str, size_bytes: int) -> bool:
+        if pack in self.used_packs:
+            return True
+        if pack in self._unusable_packs:
+            return False
+        problem = self._head(pack, size_bytes) if self._check_packs else None
+        if problem:
+            self._unusable_packs.add(pack)
+            self.warnings.append(f"{problem}; its chunks were stored again")
+            return False
+        self.used_packs.add(pack)
+        return True
+
+    def _head(self, pack: str, size_bytes: int) -> str | None:
+        """What is wrong with a stored pack, by its size and the checksum S3 keeps."""
+        try:
+            info = self._repository.storage.head(pack)
+        except ObjectNotFoundError:
+            return f"{pack} is gone"
+        if info.size_bytes != size_bytes:
+            return f"{pack} is {info.size_bytes} bytes, not {size_bytes}"
+        if info.sha256 is not None and info.sha256 != pack.rpartition("/")[2]:
+            return f"{pack} has another checksum than its name"
+        return None
+
+    # -- packs -------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        if not self._grouper.frames:
+            return
+        frames, self._grouper = self._grouper.frames, FrameGrouper()
+        while len(self._in_flight) >= _IN_FLIGHT_PACKS:
+            self._in_flight.pop(0).result()
+        self._in_flight.append(self._pool.submit(self._encode_and_put, frames))
+
+    def _encode_and_put(self, frames: list[Frame]) -> None:
+        pack = encode_pack(self._repository.ring, self._repository.repository_id, frames)
+        frames.clear()
+        self._put(pack.name, pack.data, pack.digest)
+        with self._lock:
+            self.used_packs.add(pack.name)
+            self._unindexed.append(PackRecords(pack.name, len(pack.data), pack.records))
+            packs = self._take_unindexed(_PACKS_PER_SEGMENT)
+        self._put_segment(packs)
+
+    def _put(self, name: str, data: bytes, digest: bytes | None = None) -> None:
+        self._repository.storage.put(name, data, digest)
+        with self._lock:
+            self.transferred_bytes += len(data)
+            self._meter.add(transferred_bytes=len(data))
+
+    def _take_unindexed(self, at_least: int) -> list[PackRecords]:
+        if len(self._unindexed) < at_least:
+            return []
+        packs, self._unindexed = self._unindexed, []
+        return packs
+
+    def _put_segment(self, packs: list[PackRecords]) -> None:
+        if not packs:
+            return
+        with self._lock:
+            name = f"{self._segment_prefix}/{self._segments:05d}"
+            self._segments += 1
+        self._put(name, self._repository.seal("I", name, encode_segment(packs)))
+
+    def flush(self) -> None:
+        """Everything put so far is stored and indexed when this returns."""
+        self._send()
+        while self._in_flight:
+            self._in_flight.pop(0).result()
+        self._put_segment(self._take_unindexed(1))
+
+    def put_manifest(self, name: str, payload: bytes) -> bytes:
+        """Seal and store the manifest; returns the bytes as stored."""
+        data = self._repository.seal("M", name, payload)
+        self._put(name, data)
+        return data
