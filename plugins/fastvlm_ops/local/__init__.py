@@ -1,0 +1,1 @@
+"""The embedded stack: an S3 server, Airflow and a demo kit on this machine. Never needed in production."""

@@ -1,0 +1,55 @@
+"""What all tests share: temporary files inside the project, and a real S3 server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from fastvlm_ops.local.seaweedfs import SeaweedFS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Nothing is written outside the project: neither pytest's folders nor what a test or a library makes itself.
+_TEMPORARY = ROOT / ".pytest_cache" / "tmp"
+_TEMPORARY.mkdir(parents=True, exist_ok=True)
+os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_TEMPORARY)
+tempfile.tempdir = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers."""
+    config.addinivalue_line("markers", "integration: starts real servers; takes seconds to minutes")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A real S3 server; one in each test process, started by the first test that wants it."""
+    from fastvlm_ops.local.seaweedfs import SeaweedFS
+
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs"), die_with_parent=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_client(seaweedfs: SeaweedFS) -> S3Client:
+    """A boto3 client of the server, as the engine makes it."""
+    return seaweedfs.client()
+
+
+@pytest.fixture
+def bucket(seaweedfs: SeaweedFS, s3_client: S3Client) -> Iterator[str]:
+    """Name of an empty bucket; it goes, with all that is in it, after the test."""
+    name = seaweedfs.make_bucket(f"test-{uuid.uuid4().hex[:12]}")
+    yield name
+    with contextlib.suppress(Exception):  # a test may have stopped the server, or have removed it itself
+        s3_client.delete_bucket(Bucket=name)  # this server removes what is in it too
