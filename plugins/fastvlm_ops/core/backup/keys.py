@@ -70,7 +70,8 @@ class KeyRing:
 
     @cached_property
     def chunker_seed(self) -> int:
-        return int.from_bytes(derive(self.root, "fastvlm-ops/1/chunker-seed", length=8), "little")
+        """63 bits: the chunker's library doubles it."""
+        return int.from_bytes(derive(self.root, "fastvlm-ops/1/chunker-seed", length=8), "little") >> 1
 
     def object_cipher(self, epoch: int, salt: bytes, kind: str) -> AESGCM:
         """The cipher of one object; its key is fresh because the salt is.

@@ -1,0 +1,149 @@
+"""Restores a backup set with none of fastvlm-ops: a second reader of docs/backup-format.md.
+
+    pip install boto3 blake3 zstandard cryptography
+    python restore_min.py BUCKET PREFIX TARGET [SET-ID]     (the newest without SET-ID; TARGET must be new)
+
+Environment: FASTVLM_PASSPHRASE, and boto3's own (AWS_ACCESS_KEY_ID, …, AWS_ENDPOINT_URL for other servers).
+"""
+# fmt: off
+import hashlib
+import hmac
+import json
+import os
+import stat
+import struct
+import sys
+from base64 import b64decode
+
+import blake3
+import boto3
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+BUCKET, PREFIX, TARGET = sys.argv[1], f"{sys.argv[2].strip('/')}/".lstrip("/"), os.fsencode(sys.argv[3])
+S3, PLACES, FRAME, SNAPSHOTS, SETS = boto3.client("s3"), {}, {}, {}, {}
+
+def get(name, **options):
+    return S3.get_object(Bucket=BUCKET, Key=PREFIX + name, **options)["Body"].read()
+
+def names(below):
+    pages = S3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=PREFIX + below)
+    return [item["Key"][len(PREFIX) :] for page in pages for item in page.get("Contents", ())]
+
+def require(ok, problem, value=None):
+    return value if ok else sys.exit(problem)
+
+def derive(key, info, salt=bytes(32)):  # §2: HKDF-SHA256, one block
+    extracted = hmac.digest(salt, bytes.fromhex(key), "sha256")
+    return hmac.digest(extracted, b"fastvlm-ops/1/" + info + b"\x01", "sha256")
+
+def open_ring(repository):  # §2
+    passphrase = os.environ["FASTVLM_PASSPHRASE"].encode()
+    for slot in (json.loads(get(name)) for name in names(f"keys/{repository}/")):
+        kdf, aad = slot["kdf"], f"fastvlm-ops/1/key-slot/{repository}/{slot['slot']}".encode()
+        salt, nonce, wrapped = map(b64decode, (kdf["salt"], slot["nonce"], slot["key_ring"]))
+        kek = hashlib.scrypt(passphrase, salt=salt, n=kdf["n"], r=kdf["r"], p=kdf["p"], maxmem=1 << 30)[:32]
+        try:
+            return json.loads(AESGCM(kek).decrypt(nonce, wrapped, aad))
+        except InvalidTag:
+            continue
+    return sys.exit("the passphrase fits no key slot")
+
+def cipher(header, kind):  # §4
+    epoch, _, salt = struct.unpack("<H16s32s", header[6:])
+    return AESGCM(derive(RING["epochs"][str(epoch)], b"object/" + kind, salt))
+
+def unseal(kind, name, data):  # §4
+    head, sealed = data[:56], data[56:]
+    return zstandard.decompress(cipher(head, kind).decrypt(bytes(12), sealed, head + name.encode()))
+
+def read_segment(data):  # §6
+    at = 4 + int.from_bytes(data[:4], "little")
+    while at < len(data):
+        digest, _, count = struct.unpack_from("<32sQI", data, at)
+        for chunk_id, *record in struct.iter_unpack("<32s5IH2B", data[at + 44 : at + 44 + 56 * count]):
+            PLACES[chunk_id] = (f"packs/{digest.hex()[:2]}/{digest.hex()}", *record)
+        at += 44 + 56 * count
+
+def chunk(chunk_id):  # §5
+    pack, offset, stored, raw, inner, length, number, codec, stride = PLACES[chunk_id]
+    if (pack, number) not in FRAME:
+        header = get(pack, Range="bytes=0-55")
+        sealed = get(pack, Range=f"bytes={offset}-{offset + stored - 1}")
+        body = cipher(header, b"P").decrypt(number.to_bytes(12, "big"), sealed, header)
+        body = zstandard.decompress(body, max_output_size=raw) if codec else body
+        joined, plane = bytearray(body), len(body) // stride
+        for k in range(stride):
+            joined[k : plane * stride : stride] = body[k * plane : (k + 1) * plane]
+        FRAME.clear()
+        FRAME[pack, number] = bytes(joined)
+    data = FRAME[pack, number][inner : inner + length]
+    key = derive(RING["root"], b"chunk-id")
+    return require(blake3.blake3(data, key=key).digest() == chunk_id, "a chunk is damaged", data)
+
+def content(ids):  # §7, id lists
+    listed = b"".join(chunk(bytes.fromhex(listing)) for listing in ids.get("lists", ()))
+    joined = listed or bytes.fromhex("".join(ids.get("chunks", ())))
+    return b"".join(chunk(joined[at : at + 32]) for at in range(0, len(joined), 32))
+
+def read_log(name):  # §8
+    line, mac, _ = get(name).split(b"\n")  # §3
+    good = blake3.blake3(line, key=derive(RING["root"], b"log")).hexdigest().encode() == mac
+    entry, body = json.loads(line), json.loads(line)["body"]
+    require(good and name == f"log/{entry['seq']:020d}.json", f"{name} is damaged or out of place")
+    if entry["type"] in ("snapshot", "checkpoint"):
+        SNAPSHOTS.update(body.get("snapshots", {body.get("snapshot_id"): body}))
+    if entry["type"] in ("backup-set", "checkpoint"):
+        SETS.update(body.get("sets", {body.get("set_id"): body}))
+    for gone in body["snapshots"] + body["sets"] if entry["type"] == "forget" else ():
+        SNAPSHOTS.pop(gone, None), SETS.pop(gone, None)
+
+def make(entry, path, link, first):  # §7
+    if first:
+        os.link(first, path)
+    elif entry["type"] == "directory":
+        os.mkdir(path, 0o700)
+    elif entry["type"] == "symlink":
+        os.symlink(link, path)
+    elif entry["type"] != "file":
+        os.mknod(path, 0o600 | (stat.S_IFIFO if entry["type"] == "fifo" else stat.S_IFSOCK))
+    else:
+        stored = content(entry)  # in memory: this is the short reader
+        require(blake3.blake3(stored).hexdigest() == entry["blake3"], f"{path!r} does not have its hash")
+        with open(path, "xb") as file:
+            for start, length in entry.get("extents", [[0, len(stored)]]):
+                file.seek(start)
+                stored = stored[file.write(stored[:length]) :]
+            file.truncate(entry["size"])
+
+def both(entry, member):  # §7: text, or base64 of bytes that are not UTF-8
+    return b64decode(entry.get(f"{member}_b64", "")) or entry.get(member, "").encode()
+
+def restore(record, root):  # §7
+    data = get(record["manifest"])
+    require(hashlib.sha256(data).hexdigest() == record["sha256"], "not the manifest that was committed")
+    tree = content(json.loads(unseal(b"M", record["manifest"], data))["tree"])
+    placed = []
+    for entry in map(json.loads, tree.splitlines()):
+        path, link, first = (both(entry, member) for member in ("path", "target", "hard_link"))
+        require(not {b"..", b""} & set(path.split(b"/")), f"unsafe path {path!r}")
+        path = root if path == b"." else os.path.join(root, path)
+        make(entry, path, link, os.path.join(root, first) if first else None)
+        placed.append((entry, path))
+    for entry, path in reversed(placed):
+        if os.geteuid() == 0:
+            os.chown(path, entry["uid"], entry["gid"], follow_symlinks=False)
+        if entry["type"] != "symlink":
+            os.chmod(path, entry["mode"])
+        os.utime(path, ns=(entry["mtime_ns"],) * 2, follow_symlinks=False)
+
+RING = open_ring(json.loads(get("config.json").split(b"\n")[0])["repository_id"])
+for segment in names("index/"):
+    read_segment(unseal(b"I", segment, get(segment)))
+for log_name in (log := names("log/"))[max(len(log) // 100 * 100 - 1, 0) :]:
+    read_log(log_name)
+os.makedirs(TARGET)
+for component, snapshot_id in SETS[sys.argv[4] if len(sys.argv) > 4 else list(SETS)[-1]]["snapshots"].items():
+    restore(SNAPSHOTS[snapshot_id], os.path.join(TARGET, component.encode()))
+    print(f"restored {component} from {snapshot_id}")
