@@ -157,6 +157,26 @@ class BackupRepositoryHook(BaseHook):
 
         return S3Storage(self.get_client(), bucket=self.settings.bucket, prefix=self.settings.prefix)
 
+    def check_storage(self) -> S3Storage:
+        """Check that the bucket answers and honours conditional writes; return the storage.
+
+        :raises ConnectionSettingError: a field is missing, unknown or cannot be used
+        :raises StorageError: or a subclass, naming what is wrong: endpoint, credentials, bucket, permission
+        """
+        from fastvlm_ops.core.backup.errors import AccessDeniedError
+        from fastvlm_ops.core.backup.storage import probe_conditional_writes
+
+        storage = self.get_storage()
+        try:
+            storage.check_bucket()
+        except AccessDeniedError:
+            # The answer to a HEAD has no body: wrong credentials look like a missing permission. To a LIST,
+            # it has one, and says which.
+            next(storage.list("config.json"), None)
+            raise
+        probe_conditional_writes(storage)
+        return storage
+
     def initialise_repository(self) -> Repository:
         """Open the repository, creating it where there is none.
 
@@ -192,11 +212,9 @@ class BackupRepositoryHook(BaseHook):
     def _test_connection(self) -> str:
         from fastvlm_ops.core.backup.errors import RepositoryNotFoundError
         from fastvlm_ops.core.backup.repository import open_repository
-        from fastvlm_ops.core.backup.storage import probe_conditional_writes
 
-        storage, passphrase = self.get_storage(), self._passphrase()
-        storage.check_bucket()
-        probe_conditional_writes(storage)
+        passphrase = self._passphrase()
+        storage = self.check_storage()
         bucket = f"Bucket {self.settings.bucket!r} answers and honours conditional writes."
         try:
             open_repository(storage, passphrase)

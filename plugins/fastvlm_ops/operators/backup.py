@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from fastvlm_ops.core.backup.create import Kind
     from fastvlm_ops.core.backup.progress import Progress
     from fastvlm_ops.core.backup.sources import Source
 
@@ -58,19 +59,16 @@ class PrepareRepositoryOperator(RepositoryOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Check sources, bucket, credentials, conditional writes and passphrase."""
-        from fastvlm_ops.core.backup.storage import probe_conditional_writes
-
         include_dir = settings.include_dir()
         self._check_sources(load_components(include_dir))
-        storage = self.hook.get_storage()
-        storage.check_bucket()
-        probe_conditional_writes(storage)
-        repository = self.hook.initialise_repository()
+        hook = self.hook
+        storage = hook.check_storage()
+        repository = hook.initialise_repository()
         self.log.info("Repository %s is ready for %s", storage, ", ".join(self.components))
         return {
             "repository_id": repository.repository_id,
             "components": list(self.components),
-            "include_sha256": include_hash(include_dir),
+            "include_hash": include_hash(include_dir),
         }
 
     def _check_sources(self, definitions: Components) -> None:
@@ -98,7 +96,7 @@ class CreateBackupOperator(RepositoryOperator):
 
     template_fields: Sequence[str] = ("s3_conn_id", "component", "kind")
 
-    def __init__(self, *, component: str, kind: str, **kwargs: Any) -> None:
+    def __init__(self, *, component: str, kind: Kind, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.component = component
         self.kind = kind
@@ -114,9 +112,10 @@ class CreateBackupOperator(RepositoryOperator):
             component=self.component,
             kind=self.kind,
             run_key=run_key(context),
+            include_hash=(fingerprint := include_hash(include_dir)),
             progress=self.show,
         )
-        return {**result.as_dict(), "include_sha256": include_hash(include_dir)}
+        return {**result.as_dict(), "include_hash": fingerprint}
 
     def subject(self) -> dict[str, Any]:
         """Name the component."""
@@ -135,7 +134,7 @@ class PublishBackupOperator(RepositoryOperator):
 
     template_fields: Sequence[str] = ("s3_conn_id", "components", "kind")
 
-    def __init__(self, *, components: list[str], kind: str, **kwargs: Any) -> None:
+    def __init__(self, *, components: list[str], kind: Kind, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.components = components
         self.kind = kind
@@ -188,17 +187,17 @@ class PlanRestoreOperator(RepositoryOperator):
 
         target = restore_target(settings.restore_dir(), self.target)
         backup = select_set(self.hook.open_repository(), self.backup_id)
-        wanted = list(self.components or backup.snapshots)
-        if unknown := [name for name in wanted if name not in backup.snapshots]:
+        snapshots = {member.component: member.snapshot_id for member in backup.snapshots}
+        wanted = list(dict.fromkeys(self.components or snapshots))
+        if unknown := [name for name in wanted if name not in snapshots]:
             raise BackupNotFoundError(
-                f"backup {backup.set_id} has no component {', '.join(unknown)};"
-                f" it has {', '.join(backup.snapshots)}"
+                f"backup {backup.set_id} has no component {', '.join(unknown)}; it has {', '.join(snapshots)}"
             )
         context["ti"].xcom_push(key="backup", value=backup.as_dict())
         self.log.info("Backup %s: %s, to %s", backup.set_id, ", ".join(wanted), target)
         return [
-            {"component": name, "snapshot_id": backup.snapshots[name], "target": str(target / name)}
-            for name in dict.fromkeys(wanted)
+            {"component": name, "snapshot_id": snapshots[name], "target": str(target / name)}
+            for name in wanted
         ]
 
 
@@ -233,7 +232,7 @@ class RestoreBackupOperator(RepositoryOperator):
             dry_run=self.dry_run,
             progress=self.show,
         )
-        return {**result.as_dict(), "component": self.component}
+        return result.as_dict()
 
     def subject(self) -> dict[str, Any]:
         """Name the component and where it was going."""

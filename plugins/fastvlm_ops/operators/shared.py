@@ -50,11 +50,13 @@ class EvidenceOperator(BaseOperator):
         except Exception as error:
             evidence = {"error": type(error).__name__, "message": str(error), **self.subject()}
             context["ti"].xcom_push(key="failure", value=evidence)
-            # Errors of ours say whether to try again; anything else is unforeseen, and may pass by itself.
-            if not getattr(error, "retryable", True):
-                # The message is for the person who configured something; our frames would only bury it.
-                raise AirflowFailException(str(error)) from None
-            raise
+            retryable = getattr(error, "retryable", None)
+            if retryable is None:
+                raise  # unforeseen, so that the frames matter; it may pass by itself
+            # Errors of ours have a message for people, which frames and causes would only bury.
+            if retryable:
+                raise error.with_traceback(None) from None
+            raise AirflowFailException(str(error)) from None
 
     @abstractmethod
     def work(self, context: Context) -> Any:

@@ -1,0 +1,79 @@
+"""Fixtures of tests that run operators: a small kit to back up, and the connection to a real bucket."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow_home import ROOT
+
+PASSPHRASE = "correct horse battery staple"
+COMPONENTS = ["models", "configuration", "application_data", "uploads"]
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A small kit, and where restores go."""
+
+    folder: Path
+    restores: Path
+
+
+@pytest.fixture
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
+    """A kit that has every component of include/components.yaml, with the settings that point to it."""
+    folder, restores, scratch = tmp_path / "kit", tmp_path / "restores", tmp_path / "scratch"
+    scratch.mkdir()
+    files = {
+        "models/fastvlm_0.5b.mlpackage/Manifest.json": b"{}",
+        "models/fastvlm_0.5b.mlpackage/Data/weights.bin": bytes(range(256)) * 2000,
+        "configuration/service.yaml": b"port: 8080\n",
+        "configuration/regions/eu.yaml": b"name: eu\n",
+        "uploads/photo.jpg": b"\xff\xd8" + b"photo" * 1000,
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "data").mkdir()
+    with sqlite3.connect(folder / "data" / "application.db") as database:
+        database.execute("CREATE TABLE request (id INTEGER PRIMARY KEY, text TEXT)")
+        database.executemany("INSERT INTO request (text) VALUES (?)", [(f"request {n}",) for n in range(500)])
+    database.close()
+    settings = {"kit_dir": folder, "restore_dir": restores, "scratch_dir": scratch}
+    settings["include_dir"] = ROOT / "include"
+    for option, value in settings.items():
+        monkeypatch.setenv(f"AIRFLOW__FASTVLM_OPS__{option.upper()}", str(value))
+    return Kit(folder, restores)
+
+
+@pytest.fixture
+def connection(s3_client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The connection ``fastvlm_s3`` to an empty bucket, as a dict; :func:`set_connection` changes it."""
+    credentials = s3_client._request_signer._credentials
+    fields = {
+        "conn_type": "fastvlm_s3",
+        "login": credentials.access_key,
+        "password": credentials.secret_key,
+        "extra": {
+            "bucket": bucket,
+            "prefix": "kit",
+            "endpoint_url": s3_client.meta.endpoint_url,
+            "repository_passphrase": PASSPHRASE,
+        },
+    }
+    set_connection(monkeypatch, fields)
+    return fields
+
+
+def set_connection(monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> None:
+    """Define the connection ``fastvlm_s3``.
+
+    :param monkeypatch: of the test
+    :param fields: of the connection
+    """
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3", json.dumps(fields))
