@@ -1,0 +1,80 @@
+"""A broken definition file: its DAGs stay where they are and fail with the reason; all others work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow_home import ROOT
+from tests.dags.support import parse_dags
+
+CONSUMERS = ["backup_full", "backup_incremental"]
+BROKEN = """
+version: 1
+components:
+  - name: models
+    kind: files
+    pfad: models
+"""
+
+
+@pytest.fixture
+def include(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty include folder that the setting points to."""
+    folder = tmp_path / "include"
+    folder.mkdir()
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(folder))
+    return folder
+
+
+def failing_message(dag: Any) -> str:
+    """The message of a DAG's only task."""
+    (task,) = dag.tasks
+    assert task.task_id == "definition_error"
+    return task.message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BROKEN, ["line 6, components[0].pfad: is not a known key", "components[0].path: is missing"]),
+        ("version: 1\ncomponents: []\n", ["components: the list is empty"]),
+        ("version: 1\ncomponents: [\n", ["is not valid YAML"]),
+        (None, ["does not exist"]),
+    ],
+    ids=["key", "empty list", "syntax", "absent"],
+)
+def test_each_consumer_fails_with_file_and_key(
+    include: Path, text: str | None, expected: list[str], airflow_dags: dict[str, Any]
+) -> None:
+    if text is not None:
+        (include / "components.yaml").write_text(text)
+    dags = parse_dags(ROOT / "dags")  # and has no import error, which would take DAGs off the list
+    assert set(dags) == set(airflow_dags)
+    for dag_id in CONSUMERS:
+        message = failing_message(dags[dag_id])
+        for part in [str(include / "components.yaml"), *expected]:
+            assert part in message
+            assert part in dags[dag_id].doc_md
+        assert dags[dag_id].schedule == airflow_dags[dag_id].schedule
+        assert dags[dag_id].tags == airflow_dags[dag_id].tags
+    for dag_id in set(dags) - set(CONSUMERS):
+        assert dags[dag_id].task_ids == airflow_dags[dag_id].task_ids
+
+
+def test_an_absent_include_folder_is_named_with_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(tmp_path / "nowhere"))
+    message = failing_message(parse_dags(ROOT / "dags")["backup_full"])
+    assert "include_dir is" in message
+    assert "AIRFLOW__FASTVLM_OPS__INCLUDE_DIR" in message
+
+
+def test_a_run_of_it_is_red(include: Path, run_dag: Any) -> None:
+    (include / "components.yaml").write_text("version: 1\ncomponents: []\n")
+    run = run_dag("backup_full")
+    assert run.state == "failed"
+    assert run.tasks == {"definition_error": ["failed"]}
