@@ -2,7 +2,6 @@
 
     pip install boto3 blake3 zstandard cryptography
     python restore_min.py BUCKET PREFIX TARGET [SET-ID]     (the newest without SET-ID; TARGET must be new)
-
 Environment: FASTVLM_PASSPHRASE, and boto3's own (AWS_ACCESS_KEY_ID, …, AWS_ENDPOINT_URL for other servers).
 """
 # fmt: off
@@ -14,6 +13,7 @@ import stat
 import struct
 import sys
 from base64 import b64decode
+from contextlib import suppress
 
 import blake3
 import boto3
@@ -44,10 +44,8 @@ def open_ring(repository):  # §2
         kdf, aad = slot["kdf"], f"fastvlm-ops/1/key-slot/{repository}/{slot['slot']}".encode()
         salt, nonce, wrapped = map(b64decode, (kdf["salt"], slot["nonce"], slot["key_ring"]))
         kek = hashlib.scrypt(passphrase, salt=salt, n=kdf["n"], r=kdf["r"], p=kdf["p"], maxmem=1 << 30)[:32]
-        try:
+        with suppress(InvalidTag):
             return json.loads(AESGCM(kek).decrypt(nonce, wrapped, aad))
-        except InvalidTag:
-            continue
     return sys.exit("the passphrase fits no key slot")
 
 def cipher(header, kind):  # §4
@@ -136,6 +134,8 @@ def restore(record, root):  # §7
             os.chown(path, entry["uid"], entry["gid"], follow_symlinks=False)
         if entry["type"] != "symlink":
             os.chmod(path, entry["mode"])
+        for name, value in entry.get("xattrs", {}).items():
+            os.setxattr(path, name, b64decode(value), follow_symlinks=False)
         os.utime(path, ns=(entry["mtime_ns"],) * 2, follow_symlinks=False)
 
 RING = open_ring(json.loads(get("config.json").split(b"\n")[0])["repository_id"])

@@ -1,0 +1,24 @@
+"""A repository in an empty bucket of a real server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastvlm_ops.core.backup import Repository, S3Storage, initialise_repository
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PASSPHRASE = "a passphrase of the tests"
+
+
+@pytest.fixture
+def storage(s3_client: S3Client, bucket: str) -> S3Storage:
+    return S3Storage(s3_client, bucket, "some/prefix")
+
+
+@pytest.fixture
+def repository(storage: S3Storage) -> Repository:
+    return initialise_repository(storage, PASSPHRASE)
