@@ -63,7 +63,7 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.file = self.folder / "state.json"
-        self._handles: list[subprocess.Popen[bytes]] = []
+        self._handles: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(
         self,
@@ -97,13 +97,17 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._handles.append(handle)
+        self._handles[handle.pid] = handle
         identity = process_id(handle.pid)
         if identity is None:  # cannot be: a child stays, as a zombie at least, until it is waited for
             raise ProcessStartError(f"{name} could not be started")
         process = Process(name, identity, log)
         self._record(process)
         return process
+
+    def wait(self, process: Process) -> int:
+        """Wait until a process that was started by this object ends, and return its exit code."""
+        return self._handles[process.id.pid].wait()
 
     def recorded(self) -> list[Process]:
         """Return the processes in the state file, whether they run or not.
@@ -176,7 +180,7 @@ class Processes:
         self.note(processes=[*others, entry])
 
     def _reap(self) -> None:
-        for handle in self._handles:
+        for handle in self._handles.values():
             handle.poll()
 
 

@@ -1,0 +1,96 @@
+"""`make demo`: a real backup, an incremental one and a restore, by Airflow, against a real S3 server.
+
+Everything is made and started on this machine, below one folder, and listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastvlm_ops.local.airflow_api import AirflowError
+from fastvlm_ops.local.console import Console
+from fastvlm_ops.local.proc import UnsupportedSystemError
+from fastvlm_ops.local.processes import ProcessStartError, StateError
+from fastvlm_ops.local.report import login_text, story_text
+from fastvlm_ops.local.round_trip import RoundTripError, run_round_trip
+from fastvlm_ops.local.stack import Stack
+from fastvlm_ops.local.state import DEFAULT, DemoState
+
+_FAILURES = (
+    AirflowError,
+    OSError,
+    ProcessStartError,
+    RoundTripError,
+    StateError,
+    UnsupportedSystemError,
+)
+
+
+def main() -> int:
+    """Start Airflow and S3 here, back a demo kit up and restore it. It stays up until `make down`."""
+    parser = argparse.ArgumentParser(prog="make demo", description=main.__doc__)
+    parser.add_argument("--state-dir", type=Path, default=DEFAULT, help="default: %(default)s")
+    parser.add_argument("--project-dir", type=Path, default=Path.cwd(), help="default: the current folder")
+    parser.add_argument("--exit", action="store_true", help="stop everything at the end")
+    arguments = parser.parse_args()
+    state = DemoState(arguments.state_dir)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with Console() as console:
+        try:
+            return _run(state, arguments.project_dir.resolve(), console, leave=arguments.exit)
+        except KeyboardInterrupt:
+            console.write("\nInterrupted. `make down` stops what was started.")
+            return 130
+        except _FAILURES as error:
+            console.write(f"\nmake demo failed: {error}\nLogs: {state.logs}. `make down` stops what runs.")
+            return 1
+
+
+def _run(state: DemoState, project: Path, console: Console, *, leave: bool) -> int:
+    with state.claim():
+        if facts := state.running():
+            console.write("The demo is up already; `make down` stops it.\n\n" + login_text(facts))
+            return 0
+        _start_afresh(state, console)
+        stack = Stack(state, project)
+        try:
+            stack.start(console)
+            story = run_round_trip(stack, console)
+            facts = stack.facts()
+            console.say("done")
+            console.write(f"\n{story_text(story, stack.seconds)}\n")
+            if not leave:
+                state.processes.note(ready=facts, driver=None)
+                console.write(login_text(facts))
+        finally:
+            if leave:
+                console.say("stopping everything")
+                state.stop()
+    return 0
+
+
+def _start_afresh(state: DemoState, console: Console) -> None:
+    if state.processes.alive():
+        console.say("cleaning up what an earlier demo left")
+        state.stop()
+    state.clear()
+    for folder in (state.scratch, state.restored):
+        folder.mkdir()
+    # Libraries that put files into the temporary folder put them there too.
+    os.environ["TMPDIR"] = str(state.scratch)
+    tempfile.tempdir = None
+    state.note_driver()
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Everything that the demo runs: the kit and its writer, SeaweedFS and Airflow."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fastvlm_ops.local.airflow_api import AirflowClient
+from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
+from fastvlm_ops.local.console import Console
+from fastvlm_ops.local.kit import DATABASE
+from fastvlm_ops.local.processes import Process, ProcessStartError, tail
+from fastvlm_ops.local.seaweedfs import SeaweedFS
+from fastvlm_ops.local.state import DemoState
+
+BUCKET = "fastvlm-backups"
+PREFIX = "demo"
+WRITER = "writer"
+
+
+class Stack:
+    """The demo's processes.
+
+    :param state: folder that all is kept in
+    :param project: folder that holds dags/, plugins/ and include/
+    """
+
+    def __init__(self, state: DemoState, project: Path) -> None:
+        self.state = state
+        self.project = project
+        self.seconds: dict[str, float] = {}
+        self.s3 = SeaweedFS(state.folder / "s3", processes=state.processes)
+        folders = Folders(project, state.folder / "airflow", state.logs, state.scratch)
+        options = {
+            "include_dir": project / "include",
+            "kit_dir": state.kit,
+            "restore_dir": state.restored,
+            "scratch_dir": state.scratch,
+        }
+        self.airflow = AirflowStack(folders, state.processes, options=options)
+
+    def start(self, console: Console) -> None:
+        """Start everything, what can be at the same time, and wait until it is ready.
+
+        :raises ProcessStartError: a process ended, or is not ready in time
+        """
+        began = time.monotonic()
+        console.say("building the demo kit, creating Airflow's database, starting SeaweedFS")
+        kit = self._start_kit("kit")
+        database = self.airflow.start_migration()
+        self.s3.start()
+        self.s3.make_bucket(BUCKET)
+        self._note("S3 server", began, console)
+        self._finish(database, "airflow db migrate")
+        self._note("Airflow's database", began, console)
+        self.airflow.start({"fastvlm_s3": self._connection()})
+        self._finish(kit, "building the demo kit")
+        self._note("demo kit", began, console)
+        self._start_writer()
+        self.airflow.wait(lambda line: console.say(f"Airflow: {line}"))
+        self._note("Airflow", began, console)
+
+    def evolve_kit(self) -> None:
+        """Make the kit a day older.
+
+        :raises ProcessStartError: it failed
+        """
+        self._finish(self._start_kit("kit-day-2", "--evolve"), "changing the demo kit")
+
+    def client(self) -> AirflowClient:
+        """Return a client of Airflow's REST API, to be entered."""
+        return AirflowClient(self.airflow.url, USER, self.airflow.password)
+
+    @property
+    def database(self) -> Path:
+        """The kit's database, which the writer keeps changing."""
+        return self.state.kit / DATABASE
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a person needs to use it, for the state file."""
+        services = [process.name for process in self.state.processes.recorded() if process.id.alive]
+        return {
+            "services": services,
+            "url": self.airflow.url,
+            "user": USER,
+            "password": self.airflow.password,
+            "folder": str(self.state.folder),
+        }
+
+    def _connection(self) -> dict[str, Any]:
+        return {
+            "conn_type": "fastvlm_s3",
+            "login": self.s3.access_key_id,
+            "password": self.s3.secret_access_key,
+            "extra": {
+                "bucket": BUCKET,
+                "prefix": PREFIX,
+                "endpoint_url": self.s3.endpoint_url,
+                "region_name": self.s3.region_name,
+                "repository_passphrase": secrets.token_urlsafe(24),
+            },
+        }
+
+    def _start_kit(self, name: str, *options: str) -> Process:
+        return self._start(name, "fastvlm_ops.local.kit", str(self.state.kit), *options)
+
+    def _start_writer(self) -> Process:
+        return self._start(WRITER, "fastvlm_ops.local.writer", str(self.database))
+
+    def _start(self, name: str, module: str, *arguments: str) -> Process:
+        return self.state.processes.start(
+            name,
+            [sys.executable, "-m", module, *arguments],
+            environment=self.airflow.environment(),
+            log=self.state.logs / f"{name}.log",
+        )
+
+    def _finish(self, process: Process, what: str) -> None:
+        if self.state.processes.wait(process) != 0:
+            raise ProcessStartError(f"{what} failed; the end of {process.log}:\n{tail(process.log)}")
+
+    def _note(self, what: str, began: float, console: Console) -> None:
+        self.seconds[what] = time.monotonic() - began
+        console.say(f"{what}: ready")
