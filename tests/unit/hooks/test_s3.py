@@ -1,0 +1,140 @@
+"""The connection to the backup repository: what it accepts, and what its test says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk import Connection
+
+from fastvlm_ops.hooks.s3 import BackupRepositoryHook, ConnectionSettingError, S3ConnectionSettings
+from tests.airflow_kit import set_connection
+
+GOOD = {"bucket": "b", "repository_passphrase": "long enough"}
+
+
+def settings_of(extra: dict[str, Any], **fields: Any) -> S3ConnectionSettings:
+    import json
+
+    return S3ConnectionSettings.from_connection(
+        Connection(conn_id="fastvlm_s3", conn_type="fastvlm_s3", extra=json.dumps(extra), **fields)
+    )
+
+
+def test_reads_all_fields() -> None:
+    extra = {**GOOD, "prefix": "/kit/", "endpoint_url": "http://localhost:1", "region_name": "eu-central-1"}
+    settings = settings_of(extra, login="id", password="secret")
+    assert settings == S3ConnectionSettings(
+        conn_id="fastvlm_s3",
+        bucket="b",
+        prefix="kit",
+        endpoint_url="http://localhost:1",
+        region_name="eu-central-1",
+        access_key_id="id",
+        secret_access_key="secret",
+        repository_passphrase="long enough",
+    )
+    assert "secret" not in repr(settings)
+    assert "long enough" not in repr(settings)
+
+
+def test_empty_fields_of_the_form_count_as_absent() -> None:
+    settings = settings_of(
+        {**GOOD, "prefix": "", "endpoint_url": None, "region_name": ""}, login="", password=""
+    )
+    assert settings.prefix == ""
+    assert settings.endpoint_url is settings.region_name is settings.access_key_id is None
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields", "message"),
+    [
+        ({}, {}, "the field 'bucket' is empty"),
+        ({"bucket": 7}, {}, "the field 'bucket' in extra is not text"),
+        ({**GOOD, "endpoint": "http://x"}, {}, "unknown field 'endpoint'; did you mean 'endpoint_url'?"),
+        ({**GOOD, "endpoint_url": "localhost:9000"}, {}, "it must begin with https:// or http://"),
+        (GOOD, {"login": "id"}, r"the secret access key \(password\) is missing"),
+        (GOOD, {"password": "secret"}, r"the access key id \(login\) is missing"),
+    ],
+)
+def test_refuses(extra: dict[str, Any], fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConnectionSettingError, match=rf"Connection 'fastvlm_s3': .*{message}") as caught:
+        settings_of(extra, **fields)
+    assert caught.value.retryable is False
+
+
+def test_an_absent_connection_is_named() -> None:
+    with pytest.raises(ConnectionSettingError, match="Connection 'absent': is not defined; create it"):
+        _ = BackupRepositoryHook("absent").settings
+
+
+def test_masks_its_secrets(connection: dict[str, Any]) -> None:
+    from airflow.sdk._shared.secrets_masker import redact
+
+    _ = BackupRepositoryHook().settings
+    line = f"{connection['password']} {connection['extra']['repository_passphrase']}"
+    assert redact(line) == "*** ***"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "answers and honours conditional writes. It holds no repository yet"),
+        ({"bucket": "absent-bucket"}, "bucket 'absent-bucket' does not exist"),
+        ({"password": "wrong"}, "refuses the credentials (SignatureDoesNotMatch)"),
+        ({"login": "wrong"}, "refuses the credentials (InvalidAccessKeyId)"),
+        (
+            {"repository_passphrase": ""},
+            "the field 'repository_passphrase' is empty",
+        ),
+        ({"endpoint_url": "http://127.0.0.1:9"}, "http://127.0.0.1:9 did not answer"),
+    ],
+    ids=["good", "bucket", "secret", "key id", "passphrase", "endpoint"],
+)
+def test_the_test_button(
+    change: dict[str, str],
+    message: str,
+    connection: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if change.keys() & connection.keys():
+        set_connection(monkeypatch, {**connection, **change})
+    else:
+        set_connection(monkeypatch, {**connection, "extra": {**connection["extra"], **change}})
+    good, said = BackupRepositoryHook().test_connection()
+    assert message in said
+    assert good is not bool(change)
+
+
+def test_the_test_button_tries_the_passphrase(
+    connection: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    BackupRepositoryHook().initialise_repository()
+    good, said = BackupRepositoryHook().test_connection()
+    assert good
+    assert said.endswith("Its repository opens with the passphrase.")
+    set_connection(
+        monkeypatch, {**connection, "extra": {**connection["extra"], "repository_passphrase": "another"}}
+    )
+    good, said = BackupRepositoryHook().test_connection()
+    assert not good
+    assert "passphrase fits none" in said
+
+
+def test_refuses_an_endpoint_that_ignores_conditions(
+    connection: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fastvlm_ops.core.backup import S3Storage
+
+    honest = S3Storage.claim
+
+    def claim(self: S3Storage, name: str, data: bytes) -> bool:
+        honest(self, name, data)
+        return True
+
+    monkeypatch.setattr(S3Storage, "claim", claim)
+    good, said = BackupRepositoryHook().test_connection()
+    assert not good
+    assert "ignores If-None-Match" in said

@@ -1,0 +1,54 @@
+"""The [fastvlm_ops] section, as declared and as read."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fastvlm_ops import settings
+from tests.airflow_home import ROOT
+
+OPTIONS = ("include_dir", "kit_dir", "restore_dir", "scratch_dir")
+
+
+def set_option(monkeypatch: pytest.MonkeyPatch, option: str, value: object) -> None:
+    monkeypatch.setenv(f"AIRFLOW__FASTVLM_OPS__{option.upper()}", str(value))
+
+
+def test_defaults() -> None:
+    assert settings.include_dir() == ROOT / "include"  # beside the DAGs folder
+    assert settings.kit_dir() is None
+    assert settings.scratch_dir() == Path(tempfile.gettempdir())
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_reads_the_environment_at_each_call(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_option(monkeypatch, option, f" {tmp_path} ")
+    assert getattr(settings, option)() == tmp_path
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_refuses_a_relative_path(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_option(monkeypatch, option, "somewhere")
+    with pytest.raises(settings.SettingError, match=rf"\[fastvlm_ops\] {option} is 'somewhere', which"):
+        getattr(settings, option)()
+
+
+@pytest.mark.parametrize("option", ["include_dir", "scratch_dir"])
+def test_refuses_a_folder_that_is_not_there(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_option(monkeypatch, option, tmp_path / "nowhere")
+    with pytest.raises(
+        settings.SettingError, match=rf"not a folder\. .* AIRFLOW__FASTVLM_OPS__{option.upper()}"
+    ):
+        getattr(settings, option)()
+
+
+def test_restores_need_a_folder() -> None:
+    with pytest.raises(settings.SettingError, match="restore_dir is not set"):
+        settings.restore_dir()
