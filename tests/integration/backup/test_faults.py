@@ -63,10 +63,12 @@ import json, sys
 from pathlib import Path
 from fastvlm_ops.core.backup import FolderSource, S3Storage, create_client, create_snapshot, open_repository
 job = json.loads(sys.stdin.readline())
-repository = open_repository(S3Storage(create_client(**job["client"]), job["bucket"], job["prefix"]), job["passphrase"])
+storage = S3Storage(create_client(**job["client"]), job["bucket"], job["prefix"])
+repository = open_repository(storage, job["passphrase"])
 print("begin", flush=True)
+source = FolderSource(Path(job["folder"]))
 result = create_snapshot(
-    repository, FolderSource(Path(job["folder"])), component="models", kind="incremental", run_key=job["run_key"]
+    repository, source, component="models", kind="incremental", run_key=job["run_key"]
 )
 print(json.dumps(result.as_dict()), flush=True)
 """
@@ -114,7 +116,7 @@ def test_killed_ten_times_every_earlier_backup_restores(
         process = start_backup(seaweedfs, storage, tree, f"run-{number}")
         time.sleep(rng.uniform(0, longest_seconds))
         process.send_signal(signal.SIGKILL)
-        output, _ = process.communicate()
+        process.communicate()
         killed += process.returncode == -signal.SIGKILL
         for snapshot_id in list(good):
             restore_snapshot(open_repository(storage, PASSPHRASE), snapshot_id, tmp_path / "target")
@@ -288,9 +290,7 @@ def test_an_endpoint_that_ignores_conditions_is_refused(rclone: S3Storage) -> No
     assert [info.name for info in rclone.list("") if not info.name.startswith("probe/")] == []
 
 
-def test_each_run_probes_the_endpoint(
-    repository: Repository, rclone: S3Storage, tmp_path: Path
-) -> None:
+def test_each_run_probes_the_endpoint(repository: Repository, rclone: S3Storage, tmp_path: Path) -> None:
     """A repository that was moved to such an endpoint is not written to."""
     storage = repository.storage
     for info in storage.list(""):

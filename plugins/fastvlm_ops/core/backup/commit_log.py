@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from fastvlm_ops.core.backup.storage import S3Storage
 CHECKPOINT_EVERY = 100
 _NO_ENTRY = "0" * 64
 _ENTRY_LIMIT_BYTES = 64 << 20
-_CLAIM_ATTEMPTS = 200
+_CLAIM_SECONDS = 300
 _READERS = 8
 
 
@@ -143,7 +144,8 @@ class CommitLog:
         :param still_valid: called with the state whenever another writer came first. What it raises
             ends the attempt: nothing has been claimed then.
         """
-        for _ in range(_CLAIM_ATTEMPTS):
+        deadline = time.monotonic() + _CLAIM_SECONDS
+        while time.monotonic() < deadline:
             seq = self.state.seq + 1
             if seq % CHECKPOINT_EVERY == 0 and kind != "checkpoint":
                 self.append("checkpoint", self.state.checkpoint(), still_valid=still_valid)
@@ -152,9 +154,10 @@ class CommitLog:
                 return seq - 1  # another writer has written it
             if self._claim(seq, kind, body):
                 return seq
+            self.refresh()  # others came first, perhaps many
             if still_valid is not None:
                 still_valid(self.state)
-        raise StorageError(f"{self._storage}log: {_CLAIM_ATTEMPTS} places in a row went to other writers")
+        raise StorageError(f"{self._storage}log: every place went to other writers for {_CLAIM_SECONDS} s")
 
     def _claim(self, seq: int, kind: str, body: dict[str, Any]) -> bool:
         """Try for one place. When it is taken, the entry there is folded; was it ours, we have it."""

@@ -122,25 +122,36 @@ def open_ring(storage: S3Storage, repository_id: str, passphrase: str) -> KeyRin
 
     :raises WrongKeyError: when it fits none.
     """
-    tried = 0
+    tried, damaged = 0, []
     for info in storage.list(f"keys/{repository_id}/"):
-        slot = json.loads(storage.get(info.name, limit_bytes=_SLOT_LIMIT_BYTES))
-        if slot.get("format") != 1 or slot.get("kind") != "passphrase":
-            continue
         tried += 1
-        cipher = AESGCM(_passphrase_key(passphrase, slot["kdf"]))
         try:
-            ring = cipher.decrypt(
-                base64.b64decode(slot["nonce"]),
-                base64.b64decode(slot["key_ring"]),
-                _slot_aad(repository_id, slot["slot"]),
+            ring = _open_slot(
+                storage.get(info.name, limit_bytes=_SLOT_LIMIT_BYTES), repository_id, passphrase
             )
-        except InvalidTag:
+        except (ValueError, KeyError, TypeError, CorruptionError) as error:
+            damaged.append(f"{info.name} is damaged ({error})")
             continue
-        return KeyRing.from_json(ring)
-    if not tried:
-        raise CorruptionError(f"{storage}keys/{repository_id}/ holds no passphrase slot")
+        if ring is not None:
+            return ring
+    if damaged or not tried:
+        raise CorruptionError(
+            f"no key slot of {storage} can be opened: {'; '.join(damaged) or 'there is none'}"
+        )
     raise WrongKeyError(
         f"the repository passphrase fits none of the {tried} key slot(s) of {storage}; "
         "check repository_passphrase of the connection"
     )
+
+
+def _open_slot(data: bytes, repository_id: str, passphrase: str) -> KeyRing | None:
+    """The ring, or None when the slot is of another passphrase or of a kind without one."""
+    slot = json.loads(data)
+    if slot["format"] != 1 or slot["kind"] != "passphrase":
+        return None
+    cipher = AESGCM(_passphrase_key(passphrase, slot["kdf"]))
+    nonce, wrapped = (base64.b64decode(slot[member], validate=True) for member in ("nonce", "key_ring"))
+    try:
+        return KeyRing.from_json(cipher.decrypt(nonce, wrapped, _slot_aad(repository_id, slot["slot"])))
+    except InvalidTag:
+        return None

@@ -27,7 +27,10 @@ _END_MAGIC = b"FVOE"
 _FOOTER_NONCE = b"\xff" * 12
 _FOOTER_GUESS_BYTES = 128 << 10
 STORED, ZSTD = 0, 1
-_SAMPLE_BYTES = 8 << 10
+_SAMPLE_BYTES = 16 << 10
+_LEAST_SAMPLE_BYTES = 1 << 10
+_CLEAR_GAIN = 0.97
+_WORTHWHILE = 0.98
 
 
 class Record(NamedTuple):
@@ -120,43 +123,82 @@ def join_planes(split: bytes, stride: int) -> bytes:
     return planes.tobytes() + split[whole:]
 
 
-def _choose_encoding(raw: bytes, compressor: zstandard.ZstdCompressor) -> tuple[int, int]:
-    """Codec and stride from a sample of the middle: weights gain from planes, noise from neither."""
+def choose_stride(raw: bytes) -> int:
+    """The stride whose planes have the least entropy; 1 unless the gain is clear.
+
+    Weights have exponents that repeat and mantissas that are noise: apart, the former compress. Entropy
+    of order 0 of a sample from the middle sees that, where compressing so small a sample would not.
+    """
     start = max(0, (len(raw) - _SAMPLE_BYTES) // 2) // 4 * 4
-    sample = raw[start : start + _SAMPLE_BYTES]
-    sizes = {
-        stride: len(compressor.compress(sample if stride == 1 else split_planes(sample, stride)))
-        for stride in (1, 2, 4)
+    sample = np.frombuffer(raw, np.uint8)[start : start + _SAMPLE_BYTES]
+    if len(sample) < _LEAST_SAMPLE_BYTES:
+        return 1
+    entropy = {
+        stride: sum(_entropy(sample[k::stride]) for k in range(stride)) / stride for stride in (1, 2, 4)
     }
-    best = min(sizes, key=lambda stride: (sizes[stride], stride))
-    if sizes[best] > 0.98 * len(sample):
-        return STORED, 1
-    return ZSTD, best if sizes[best] < 0.98 * sizes[1] else 1
+    best = min(entropy, key=lambda stride: entropy[stride])
+    return best if entropy[best] < _CLEAR_GAIN * entropy[1] else 1
+
+
+def _entropy(values: np.ndarray) -> float:
+    """Bits a byte."""
+    counts = np.bincount(values, minlength=1)
+    shares = counts[counts > 0] / len(values)
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def _compress(raw: bytes, stride: int, compressor: zstandard.ZstdCompressor) -> bytes:
+    """One zstd frame; a block ends where a plane does, so that each has its own statistics."""
+    if stride == 1:
+        return compressor.compress(raw)
+    split = split_planes(raw, stride)
+    plane_bytes = len(raw) // stride
+    stream = compressor.compressobj(size=len(split))
+    parts = []
+    for start in range(0, len(split), plane_bytes):
+        parts.append(stream.compress(split[start : start + plane_bytes]))
+        parts.append(stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+    return b"".join([*parts, stream.flush()])
+
+
+def _encode_frame(raw: bytes, compressor: zstandard.ZstdCompressor) -> tuple[bytes, int, int]:
+    """Body, codec and stride; read back, so that what faulty memory or a codec broke is found in time.
+
+    :raises CorruptionError: when it does not read back equal.
+    """
+    stride = choose_stride(raw)
+    body = _compress(raw, stride, compressor)
+    if len(body) >= _WORTHWHILE * len(raw):
+        return raw, STORED, 1
+    if _decode_frame(body, len(raw), ZSTD, stride, "a new frame") != raw:
+        raise CorruptionError("a frame did not read back as it was written: faulty memory?")
+    return body, ZSTD, stride
+
+
+def _decode_frame(body: bytes, raw_length: int, codec: int, stride: int, name: str) -> bytes:
+    if codec == ZSTD:
+        body = decompress(body, limit_bytes=raw_length, name=name)
+    elif codec != STORED:
+        raise CorruptionError(f"{name} has unknown codec {codec}")
+    if len(body) != raw_length:
+        raise CorruptionError(f"{name} has {len(body)} bytes, not {raw_length}")
+    if stride not in (1, 2, 4):
+        raise CorruptionError(f"{name} has unknown stride {stride}")
+    return body if stride == 1 else join_planes(body, stride)
 
 
 def encode_pack(ring: KeyRing, repository_id: str, frames: list[Frame]) -> EncodedPack:
-    """Compress, encrypt and read back every frame.
-
-    Reading back before sending finds a bit that memory or a codec flipped while it can still be mended.
-
-    :raises CorruptionError: when a frame does not read back equal.
-    """
+    """Compress and encrypt every frame, and list the chunks in the footer."""
     header = Header.new("P", ring, repository_id)
     packed_header = header.pack()
     cipher = header.cipher(ring)
     compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-    decompressor = zstandard.ZstdDecompressor()
     parts: list[bytes] = [packed_header]
     records: list[bytes] = []
     offset = HEADER_BYTES
     for number, frame in enumerate(frames):
         raw = frame.chunks[0][1] if len(frame.chunks) == 1 else b"".join(data for _, data in frame.chunks)
-        codec, stride = _choose_encoding(raw, compressor)
-        body = raw if stride == 1 else split_planes(raw, stride)
-        if codec == ZSTD:
-            plain, body = body, compressor.compress(body)
-            if decompressor.decompress(body) != plain:
-                raise CorruptionError("a frame did not decompress to what was compressed: faulty memory?")
+        body, codec, stride = _encode_frame(raw, compressor)
         stored = cipher.encrypt(nonce(number), body, packed_header)
         inner = 0
         for chunk_id, data in frame.chunks:
@@ -182,13 +224,9 @@ def open_frame(ring: KeyRing, header: Header, stored: bytes | memoryview, record
         body = header.cipher(ring).decrypt(nonce(record.frame), stored, header.pack())
     except InvalidTag as error:
         raise CorruptionError(f"{name}: frame {record.frame} is damaged (authentication failed)") from error
-    if record.codec == ZSTD:
-        body = decompress(body, limit_bytes=record.raw_length, name=name)
-    elif record.codec != STORED:
-        raise CorruptionError(f"{name}: frame {record.frame} has unknown codec {record.codec}")
-    if len(body) != record.raw_length:
-        raise CorruptionError(f"{name}: frame {record.frame} is {len(body)} bytes, not {record.raw_length}")
-    return body if record.stride == 1 else join_planes(body, record.stride)
+    return _decode_frame(
+        body, record.raw_length, record.codec, record.stride, f"{name}: frame {record.frame}"
+    )
 
 
 def check_chunk(chunk_id: bytes, data: bytes | memoryview, key: bytes, name: str) -> None:

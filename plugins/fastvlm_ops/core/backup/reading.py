@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -152,12 +152,17 @@ class ChunkReader:
 
     # -- many chunks -------------------------------------------------------------------------------
 
-    def stream(self, wanted: Iterable[tuple[T, bytes | None]]) -> Iterator[tuple[T, bytes]]:
+    def stream(
+        self, wanted: Iterable[tuple[T, bytes | None]], name: Callable[[T], str] = repr
+    ) -> Iterator[tuple[T, bytes]]:
         """Chunks in the order asked for, each with the tag it was asked with.
 
         An id of None passes its tag through with no bytes, so that one stream can order everything a
         restore does. Neighbouring frames come in one request, and windows are fetched ahead, in bounded
         memory: about three windows of 16 MiB.
+
+        :param name: what an error calls the thing with this tag.
+        :raises CorruptionError: a chunk cannot be read from any pack; all before it have been yielded.
         """
         windows = self._windows(wanted)
         ahead: deque[_Window] = deque()
@@ -175,7 +180,11 @@ class ChunkReader:
                     for fetch in window.fetches:
                         frames.update(fetch.result())
                     for tag, chunk_id, location in window.items:
-                        yield tag, self._take(chunk_id, location, frames)
+                        try:
+                            data = self._take(chunk_id, location, frames)
+                        except CorruptionError as error:
+                            raise CorruptionError(f"{name(tag)} cannot be restored: {error}") from error
+                        yield tag, data
                     before = frames
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -255,4 +264,5 @@ class ChunkReader:
 def read_tree(reader: ChunkReader, tree: dict[str, Any]) -> Iterator[Entry]:
     """Entries of a manifest's tree, in order, not yet validated."""
     ids = reader.ids(IdList.from_json(tree, "the tree"))
-    yield from decode_entries(data for _, data in reader.stream((None, chunk_id) for chunk_id in ids))
+    pieces = (("the tree", chunk_id) for chunk_id in ids)
+    yield from decode_entries(data for _, data in reader.stream(pieces))

@@ -186,7 +186,7 @@ def _write_tree(
     """Write every entry; returns how many files were there already."""
     kept = 0
     steps = _steps(reader, manifest, writer if continues else None)
-    for step, data in reader.stream(steps):
+    for step, data in reader.stream(steps, lambda step: show(step.entry.path)):
         entry = step.entry
         if step.is_kept:
             kept += 1
