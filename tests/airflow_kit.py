@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,37 @@ def set_connection(monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> N
     :param fields: of the connection
     """
     monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3", json.dumps(fields))
+
+
+@pytest.fixture
+def published(kit: Kit, connection: dict[str, Any]) -> None:
+    """A published backup, made without Airflow."""
+    from fastvlm_ops.core.backup import (
+        FolderSource,
+        S3Storage,
+        create_client,
+        create_snapshot,
+        initialise_repository,
+        publish_set,
+    )
+
+    extra = connection["extra"]
+    client = create_client(
+        endpoint_url=extra["endpoint_url"],
+        access_key_id=connection["login"],
+        secret_access_key=connection["password"],
+    )
+    storage = S3Storage(client, extra["bucket"], extra["prefix"])
+    repository = initialise_repository(storage, extra["repository_passphrase"])
+    names = ["models", "configuration"]
+    for name in names:
+        source = FolderSource(kit.folder / name)
+        create_snapshot(repository, source, component=name, kind="full", run_key="run")
+    publish_set(
+        repository,
+        set_id="full-0",
+        kind="full",
+        run_key="run",
+        components=names,
+        timestamp=datetime(2026, 1, 4, tzinfo=UTC),
+    )

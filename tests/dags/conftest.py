@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.airflow_home import ROOT  # first: it gives Airflow its home
-from tests.airflow_kit import connection, kit  # noqa: F401 - fixtures
+from tests.airflow_kit import connection, kit, published  # noqa: F401 - fixtures
 from tests.dags.support import Run, collect, parse_dags
 
 if TYPE_CHECKING:

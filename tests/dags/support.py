@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.sdk import DAG
 
+#: Every DAG, with the form that it is run with in test_every_dag.py.
+RUNS: dict[str, dict[str, Any]] = {
+    "backup_full": {},
+    "backup_incremental": {},
+    "restore_backup": {"target": "drill"},
+}
+
 
 def parse_dags(path: Path) -> dict[str, DAG]:
     """Parse a folder or file as Airflow's DAG processor does.

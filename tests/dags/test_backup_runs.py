@@ -137,33 +137,6 @@ def test_a_restore_that_cannot_be_says_why(
     assert not (kit.restores / "a").exists()
 
 
-@pytest.fixture
-def published(kit: Kit, connection: dict[str, Any]) -> None:
-    """A published backup, made without Airflow."""
-    from fastvlm_ops.core.backup import (
-        FolderSource,
-        S3Storage,
-        create_client,
-        create_snapshot,
-        initialise_repository,
-        publish_set,
-    )
-
-    extra = connection["extra"]
-    client = create_client(
-        endpoint_url=extra["endpoint_url"],
-        access_key_id=connection["login"],
-        secret_access_key=connection["password"],
-    )
-    storage = S3Storage(client, extra["bucket"], extra["prefix"])
-    repository = initialise_repository(storage, extra["repository_passphrase"])
-    names = ["models", "configuration"]
-    for name in names:
-        source = FolderSource(kit.folder / name)
-        create_snapshot(repository, source, component=name, kind="full", run_key="run")
-    publish_set(repository, set_id="full-0", kind="full", run_key="run", components=names, timestamp=RUN_TIME)
-
-
 @pytest.mark.parametrize(
     "conf", [{}, {"target": "../kit"}, {"target": "/etc"}, {"target": "a", "dry_run": 1}]
 )
@@ -194,3 +167,14 @@ def test_each_dag_says_what_is_wrong_with_the_connection(
     run = run_dag("backup_incremental")
     assert run.state == "failed"
     assert "refuses the credentials" in run.failures("prepare_repository")[0]["message"]
+
+
+def test_airflow_refuses_to_backfill_a_backup(run_dag: Any, kit: Kit) -> None:
+    from airflow.cli.cli_parser import get_parser
+    from airflow.exceptions import DagRunTypeNotAllowed
+
+    run_dag("backup_full")  # fails, without a connection; but Airflow's database has the DAG now
+    period = ["--from-date", "2026-01-01", "--to-date", "2026-02-01"]
+    arguments = get_parser().parse_args(["backfill", "create", "--dag-id", "backup_full", *period])
+    with pytest.raises(DagRunTypeNotAllowed, match="does not allow backfill runs"):
+        arguments.func(arguments)

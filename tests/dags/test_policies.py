@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 
 from tests.airflow_home import ROOT
+from tests.dags.support import RUNS
 
 PACKAGE = ROOT / "plugins" / "fastvlm_ops"
-DAG_IDS = ["backup_full", "backup_incremental", "restore_backup"]
+DAG_IDS = sorted(RUNS)
 #: Code that runs in tasks, or while DAGs are parsed.
 TASK_CODE = sorted(
     path
     for folder in ("operators", "sensors", "triggers", "hooks", "links", "notifications", "dag_building")
     for path in (PACKAGE / folder).rglob("*.py")
 ) + sorted((ROOT / "dags").rglob("*.py"))
-OPERATORS = ROOT / "plugins" / "fastvlm_ops" / "operators"
+OPERATORS = PACKAGE / "operators"
 
 
 @pytest.fixture(params=DAG_IDS)

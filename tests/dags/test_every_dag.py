@@ -1,0 +1,16 @@
+"""Every DAG runs to its end, on a real S3 server; those that can destroy something as a dry run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.dags.support import RUNS
+
+
+@pytest.mark.parametrize("dag_id", RUNS)
+def test_runs_to_its_end(dag_id: str, published: None, run_dag: Any) -> None:
+    run = run_dag(dag_id, RUNS[dag_id])
+    assert run.state == "success"
+    assert {state for states in run.tasks.values() for state in states} == {"success"}
