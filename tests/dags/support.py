@@ -32,10 +32,11 @@ def parse_dags(path: Path) -> dict[str, DAG]:
 
 @dataclass(frozen=True)
 class Run:
-    """What is left of a DAG run: its state, its tasks' states and XComs."""
+    """What is left of a DAG run: its state, its tasks' states, labels in the UI, and XComs."""
 
     state: str
     tasks: dict[str, list[str]]
+    labels: dict[str, list[str | None]]
     xcoms: dict[str, dict[str, list[Any]]]
 
     def returned(self, task_id: str) -> list[Any]:
@@ -57,14 +58,16 @@ def collect(dag_run: Any) -> Run:
     from sqlalchemy import select
 
     tasks: dict[str, list[str]] = {}
+    labels: dict[str, list[str | None]] = {}
     xcoms: dict[str, dict[str, list[Any]]] = {}
     with create_session() as session:
         for instance in sorted(dag_run.get_task_instances(session=session), key=lambda ti: ti.map_index):
             tasks.setdefault(instance.task_id, []).append(str(instance.state))
+            labels.setdefault(instance.task_id, []).append(instance.rendered_map_index)
         query = select(XComModel).where(
             XComModel.dag_id == dag_run.dag_id, XComModel.run_id == dag_run.run_id
         )
         for row in session.scalars(query.order_by(XComModel.map_index)):
             values = xcoms.setdefault(row.task_id, {}).setdefault(row.key, [])
             values.append(XComModel.deserialize_value(row))
-    return Run(str(dag_run.state), tasks, xcoms)
+    return Run(str(dag_run.state), tasks, labels, xcoms)

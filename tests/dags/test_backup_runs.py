@@ -44,6 +44,7 @@ def test_full_then_incremental_then_restore(run_dag: Any, kit: Kit, connection: 
     full = run_dag("backup_full")
     assert full.state == "success"
     assert [result["component"] for result in full.returned("create_backup")] == COMPONENTS
+    assert full.labels["create_backup"] == COMPONENTS
     (published,) = full.returned("publish_backup")
     assert published["kind"] == "full"
     assert published["new_bytes"] > 0
@@ -62,6 +63,7 @@ def test_full_then_incremental_then_restore(run_dag: Any, kit: Kit, connection: 
 
     restored = run_dag("restore_backup", {"target": "drill", "dry_run": False})
     assert restored.state == "success"
+    assert restored.labels["restore_backup"] == COMPONENTS
     assert restored.xcoms["plan_restore"]["backup"][0]["set_id"] == newest["set_id"]
     for component in ("models", "configuration", "uploads"):
         assert tree_of(kit.restores / "drill" / component) == tree_of(kit.folder / component)

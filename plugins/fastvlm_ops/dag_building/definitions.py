@@ -17,7 +17,7 @@ FAILING_TASK_ID = "definition_error"
 DefinitionsT = TypeVar("DefinitionsT")
 
 
-class DefinitionErrorOperator(BaseOperator):
+class ReportDefinitionErrorOperator(BaseOperator):
     """Fails with what is wrong in a definition file.
 
     :param message: names the file, the key and what would be right
@@ -58,7 +58,7 @@ def dag_from_definitions(
     except (ConfigError, settings.SettingError) as error:
         notice = f"**This DAG cannot run:**\n```\n{error}\n```\n\n"
         with DAG(schedule=schedule, doc_md=notice + doc_md, **dag_arguments) as failing:
-            DefinitionErrorOperator(task_id=FAILING_TASK_ID, message=str(error))
+            ReportDefinitionErrorOperator(task_id=FAILING_TASK_ID, message=str(error))
         return failing
     with DAG(schedule=schedule, doc_md=doc_md, **dag_arguments) as dag:
         wire(definitions)
