@@ -6,9 +6,8 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
 
-from fastvlm_ops.core.config import Components, load_components
 from fastvlm_ops.dag_building.defaults import task_defaults
-from fastvlm_ops.dag_building.definitions import dag_from_definitions
+from fastvlm_ops.dag_building.definitions import Components, dag_from_definitions, load_components
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import (
     CreateBackupOperator,

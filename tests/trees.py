@@ -84,7 +84,15 @@ def make_hard_tree(root: Path) -> Path:
         sparse.truncate(64 << 20)
     with (root / "hole-only").open("wb") as hole:
         hole.truncate(8 << 20)
-    for name in (b"line\nbreak", b"not-utf8-\xff\xfe", "nfc-é".encode(), b"nfd-e\xcc\x81", b"x" * 255, b" ", b"-rf"):
+    for name in (
+        b"line\nbreak",
+        b"not-utf8-\xff\xfe",
+        "nfc-é".encode(),
+        b"nfd-e\xcc\x81",
+        b"x" * 255,
+        b" ",
+        b"-rf",
+    ):
         (root / os.fsdecode(name)).write_bytes(b"named " + name)
     os.setxattr(root / "empty-file", "user.origin", b"\x00binary\xff")
     os.utime(root / "empty-file", ns=(1, 1_000_000_007))

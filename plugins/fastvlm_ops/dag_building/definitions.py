@@ -10,7 +10,10 @@ from airflow.sdk import DAG, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fastvlm_ops import settings
-from fastvlm_ops.core.config import ConfigError
+from fastvlm_ops.core.config import Components, ConfigError, load_components
+
+# With the definitions that DAG files are made from, since those import nothing of core.
+__all__ = ["FAILING_TASK_ID", "Components", "dag_from_definitions", "load_components"]
 
 FAILING_TASK_ID = "definition_error"
 

@@ -163,17 +163,10 @@ class BackupRepositoryHook(BaseHook):
         :raises ConnectionSettingError: a field is missing, unknown or cannot be used
         :raises StorageError: or a subclass, naming what is wrong: endpoint, credentials, bucket, permission
         """
-        from fastvlm_ops.core.backup.errors import AccessDeniedError
         from fastvlm_ops.core.backup.storage import probe_conditional_writes
 
         storage = self.get_storage()
-        try:
-            storage.check_bucket()
-        except AccessDeniedError:
-            # The answer to a HEAD has no body: wrong credentials look like a missing permission. To a LIST,
-            # it has one, and says which.
-            next(storage.list("config.json"), None)
-            raise
+        storage.check_bucket()
         probe_conditional_writes(storage)
         return storage
 

@@ -111,11 +111,15 @@ class S3Storage:
         return f"s3://{self.bucket}/{self.prefix}"
 
     def check_bucket(self) -> None:
-        """HeadBucket: the bucket exists and these credentials may use it."""
+        """The bucket exists and these credentials may list it."""
         try:
             self._call("HeadBucket", "", lambda: self.client.head_bucket(Bucket=self.bucket))
         except ObjectNotFoundError as error:
             raise BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}") from error
+        except AccessDeniedError:
+            # The answer to a HEAD has no body, so wrong credentials look like a missing permission.
+            next(self.list("config.json"), None)
+            raise
 
     def put(self, name: str, data: bytes, sha256: bytes | None = None) -> None:
         """Store an object; S3 itself refuses it when it was damaged on the way.
