@@ -130,6 +130,11 @@ class AirflowClient:
         self._call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
         return str(run["dag_run_id"])
 
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return all runs of a DAG, as the API describes them."""
+        found: list[dict[str, Any]] = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns")["dag_runs"]
+        return found
+
     def wait_for_run(
         self, dag_id: str, run_id: str, *, progress: Callable[[str], None], timeout_seconds: float = 600
     ) -> RunResult:

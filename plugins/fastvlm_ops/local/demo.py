@@ -16,11 +16,11 @@ from typing import Any
 from fastvlm_ops.local.airflow_api import AirflowError
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.proc import UnsupportedSystemError
-from fastvlm_ops.local.processes import ProcessStartError, StateError
+from fastvlm_ops.local.processes import ProcessStartError
 from fastvlm_ops.local.report import login_text, story_text
 from fastvlm_ops.local.round_trip import RoundTripError, run_round_trip
 from fastvlm_ops.local.stack import Stack
-from fastvlm_ops.local.state import DEFAULT, DemoState
+from fastvlm_ops.local.state import DEFAULT, DemoState, StateError
 
 _FAILURES = (
     AirflowError,

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from fastvlm_ops.local.proc import UnsupportedSystemError
-from fastvlm_ops.local.processes import StateError
 from fastvlm_ops.local.state import DEFAULT, DemoState
 
 
@@ -22,7 +21,7 @@ def main() -> int:
     try:
         found = len(state.processes.alive())
         left = state.stop()
-    except (StateError, UnsupportedSystemError) as error:
+    except (OSError, UnsupportedSystemError) as error:
         print(f"make down: {error}", file=sys.stderr)
         return 1
     if left:

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.local.proc import ProcessId, process_id
-from fastvlm_ops.local.processes import Processes, StateError
+from fastvlm_ops.local.processes import Processes
 
 DEFAULT = Path(".demo")
 _SIGN = "made-by-fastvlm-ops-demo"
 _KEPT = {_SIGN, "lock"}
+
+
+class StateError(Exception):
+    """The state folder cannot be used."""
 
 
 class DemoState:
@@ -98,7 +102,7 @@ class DemoState:
             return facts
         return None
 
-    def stop(self, *, patience_seconds: float = 5) -> list[ProcessId]:
+    def stop(self, *, patience_seconds: float = 3) -> list[ProcessId]:
         """Stop the process that is starting a demo, if there is one, and all that was started.
 
         :param patience_seconds: between SIGTERM and SIGKILL
