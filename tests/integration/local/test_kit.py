@@ -43,10 +43,8 @@ def test_packages_are_what_core_ml_reads(kit: Path) -> None:
 
 
 def test_versions_share_most_weights(kit: Path) -> None:
-    first, second = (
-        np.fromfile(weights(kit / f"models/FastVLMVision-v{version}.mlpackage"), np.uint8)
-        for version in (1, 2)
-    )
+    packages = [kit / f"models/FastVLMVision-v{version}.mlpackage" for version in (1, 2)]
+    first, second = (np.fromfile(weights(package), np.uint8) for package in packages)
     assert len(first) == len(second)
     assert 0.01 < np.mean(first != second) < 0.1
 
