@@ -27,6 +27,7 @@ class TaskResult:
     :param map_index: -1 where it is not mapped
     :param label: what tells mapped tasks apart
     :param state: as in ``success``
+    :param attempt: the last one's number, from 1; 0 where there was none
     :param seconds: that it ran for
     :param value: that it returned; None where it returned nothing
     """
@@ -35,6 +36,7 @@ class TaskResult:
     map_index: int
     label: str
     state: str
+    attempt: int
     seconds: float
     value: Any
 
@@ -68,12 +70,15 @@ class AirflowClient:
     :param url: of the api-server
     :param user: name
     :param password: of the user
+    :param transport: that requests go through; the network unless given
     """
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(
+        self, url: str, user: str, password: str, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self._user = user
         self._password = password
-        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False, transport=transport)
 
     def __enter__(self) -> AirflowClient:
         self.log_in()
@@ -142,7 +147,7 @@ class AirflowClient:
 
         :raises AirflowError: it did not end in time
         """
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+        path = _path(dag_id, run_id)
         deadline = time.monotonic() + timeout_seconds
         known: dict[tuple[str, int], str] = {}
         while True:
@@ -161,12 +166,16 @@ class AirflowClient:
             tasks=[self._result(path, instance) for instance in self._instances(path)],
         )
 
-    def log_tail(self, run: RunResult, task: TaskResult, lines: int = 15) -> str:
-        """Return the last lines of the log of a task's first attempt."""
-        path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task.task_id}/logs/1"
+    def failure(self, run: RunResult, task: TaskResult) -> str:
+        """Return what a task's last attempt failed with: its error, else the end of its log."""
+        path = f"{_path(run.dag_id, run.run_id)}/taskInstances/{task.task_id}/logs/{task.attempt}"
         content = self._call("GET", path, params={"map_index": task.map_index}).get("content", [])
-        events = [entry.get("event", "") if isinstance(entry, dict) else str(entry) for entry in content]
-        return "\n".join(events[-lines:])
+        entries: list[dict[str, Any]]
+        entries = [entry if isinstance(entry, dict) else {"event": entry} for entry in content]
+        errors = [error for entry in entries for error in entry.get("error_detail") or []]
+        if errors:
+            return f"{errors[-1].get('exc_type')}: {errors[-1].get('exc_value')}"
+        return "\n".join(str(entry.get("event", "")) for entry in entries[-15:])
 
     def _instances(self, path: str) -> list[dict[str, Any]]:
         found = self._call("GET", f"{path}/taskInstances", params={"limit": 100})["task_instances"]
@@ -183,6 +192,7 @@ class AirflowClient:
             map_index=map_index,
             label=_label(instance),
             state=instance["state"] or "none",
+            attempt=instance["try_number"],
             seconds=_seconds(instance["start_date"], instance["end_date"]),
             value=answer.json()["value"] if answer.status_code == httpx.codes.OK else None,
         )
@@ -199,9 +209,8 @@ class AirflowClient:
 
 
 def failed_tasks(run: RunResult) -> list[TaskResult]:
-    """Return the tasks that made a run fail: first those that failed by themselves."""
-    failed = [task for task in run.tasks if task.state in _TASK_FAILED]
-    return sorted(failed, key=lambda task: task.state != "failed")
+    """Return the tasks that failed by themselves, in the order in which they started."""
+    return [task for task in run.tasks if task.state == "failed"]
 
 
 def _tell(
@@ -218,6 +227,10 @@ def _tell(
             progress(f"{name}: {state.replace('_', ' ')}")
         elif state == "success":
             progress(f"{name}: done in {_seconds(instance['start_date'], instance['end_date']):.1f} s")
+
+
+def _path(dag_id: str, run_id: str) -> str:
+    return f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
 
 
 def _label(instance: dict[str, Any]) -> str:

@@ -95,9 +95,8 @@ def _run(
         console.say(f"{dag_id}: done in {run.seconds:.1f} s")
         return
     failed = failed_tasks(run)
-    names = ", ".join(f"{task.task_id} {task.label}".strip() for task in failed)
-    log = f"; the end of the first one's log:\n{airflow.log_tail(run, failed[0])}" if failed else ""
-    raise RoundTripError(f"{dag_id} failed in {names or 'no task'}{log}")
+    reasons = [f"{f'{task.task_id} {task.label}'.strip()}: {airflow.failure(run, task)}" for task in failed]
+    raise RoundTripError("\n".join([f"{dag_id} failed.", *reasons]))
 
 
 def _check_folders(stack: Stack) -> list[Check]:
