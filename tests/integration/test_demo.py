@@ -184,7 +184,7 @@ def test_down_leaves_nothing_and_can_be_repeated(demo: Demo) -> None:
 
 def test_down_during_the_start_stops_that_too(demo: Demo) -> None:
     driver = demo.start()
-    demo.wait_for("S3 server: ready", driver, seconds=60)
+    demo.wait_for("S3 server: ready;", driver, seconds=60)
     assert demo.down().startswith("Stopped ")
     assert driver.wait(10) == 130
     assert demo.left() == []

@@ -6,6 +6,7 @@ Everything is made and started on this machine, below one folder, and listens on
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -41,6 +42,8 @@ def main() -> int:
     arguments = parser.parse_args()
     state = DemoState(arguments.state_dir)
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
     with Console() as console:
         try:
             return _run(state, arguments.project_dir.resolve(), console, leave=arguments.exit)

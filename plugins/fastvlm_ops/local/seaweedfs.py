@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -76,6 +77,15 @@ class SeaweedFS:
         :raises ProcessStartError: a part of it ended, or it was not ready in time
         """
         bypass_proxies()
+        for attempts_left in (2, 1, 0):
+            try:
+                return self._start_all(timeout_seconds)
+            except ProcessStartError:
+                # Another program can take a port between our picking it and the server's using it.
+                if not attempts_left:
+                    raise
+
+    def _start_all(self, timeout_seconds: float) -> None:
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         deadline = time.monotonic() + timeout_seconds
@@ -97,9 +107,9 @@ class SeaweedFS:
     def stop(self) -> None:
         """Kill it. Its data is not kept from one start to the next, so nothing is gained by asking first."""
         for part in self._parts:
-            part.id.signal(9)
-        while any(part.id.alive for part in self._parts):
-            time.sleep(0.01)
+            part.id.signal(signal.SIGKILL)
+        for part in self._parts:
+            self.processes.wait(part)
         self._parts.clear()
 
     def client(self) -> S3Client:

@@ -53,12 +53,12 @@ class Stack:
         database = self.airflow.start_migration()
         self.s3.start()
         self.s3.make_bucket(BUCKET)
-        self._note("S3 server", began, console)
+        self._note("S3 server", began, console, "waiting for Airflow's database and the kit")
         self._finish(database, "airflow db migrate")
-        self._note("Airflow's database", began, console)
+        self._note("Airflow's database", began, console, "waiting for the kit")
         self.airflow.start({"fastvlm_s3": self._connection()})
         self._finish(kit, "building the demo kit")
-        self._note("demo kit", began, console)
+        self._note("demo kit", began, console, "starting its writer")
         self._start_writer()
         self.airflow.wait(lambda line: console.say(f"Airflow: {line}"))
         self._note("Airflow", began, console)
@@ -122,6 +122,6 @@ class Stack:
         if self.state.processes.wait(process) != 0:
             raise ProcessStartError(f"{what} failed; the end of {process.log}:\n{tail(process.log)}")
 
-    def _note(self, what: str, began: float, console: Console) -> None:
+    def _note(self, what: str, began: float, console: Console, then: str = "") -> None:
         self.seconds[what] = time.monotonic() - began
-        console.say(f"{what}: ready")
+        console.say(f"{what}: ready" + (f"; {then}" if then else ""))
