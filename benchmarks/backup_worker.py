@@ -1,0 +1,105 @@
+"""One operation of the backup engine in a process of its own, so that start-up and imports count.
+
+A backup takes the three components of the tree and publishes them as a set, and a restore restores the
+newest set, as the DAGs do. Credentials and passphrase come from the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fastvlm_ops.core.backup import (
+    FolderSource,
+    Progress,
+    Repository,
+    S3Storage,
+    Source,
+    SQLiteSource,
+    create_client,
+    create_snapshot,
+    initialise_repository,
+    open_repository,
+    publish_set,
+    restore_snapshot,
+    select_set,
+)
+
+PASSPHRASE_VARIABLE = "FASTVLM_BENCHMARK_PASSPHRASE"  # noqa: S105 - the name of a variable
+DATABASE = Path("database") / "operations.db"
+
+
+def _sources(tree: Path, scratch: Path) -> dict[str, Source]:
+    return {
+        "models": FolderSource(tree / "models"),
+        "configuration": FolderSource(tree / "configuration"),
+        "database": SQLiteSource(tree / DATABASE, scratch_dir=scratch),
+    }
+
+
+def _show(progress: Progress) -> None:
+    print(progress.line(), file=sys.stderr, flush=True)
+
+
+def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
+    sources = _sources(arguments.tree, arguments.scratch)
+    for component, source in sources.items():
+        result = create_snapshot(
+            repository,
+            source,
+            component=component,
+            kind=arguments.kind,
+            run_key=arguments.run_key,
+            progress=_show,
+        )
+        print(result.as_dict())
+    publish_set(
+        repository,
+        set_id=arguments.run_key,
+        kind=arguments.kind,
+        run_key=arguments.run_key,
+        components=list(sources),
+        timestamp=datetime.now(UTC),
+    )
+
+
+def _restore(repository: Repository, arguments: argparse.Namespace) -> None:
+    for member in select_set(repository, "latest").snapshots:
+        target = arguments.target / member.component
+        print(restore_snapshot(repository, member.snapshot_id, target, progress=_show).as_dict())
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--endpoint-url", required=True)
+    parser.add_argument("--bucket", required=True)
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("initialise")
+    create = actions.add_parser("create")
+    create.add_argument("--kind", choices=["full", "incremental"], required=True)
+    create.add_argument("--run-key", required=True)
+    create.add_argument("--tree", type=Path, required=True)
+    create.add_argument("--scratch", type=Path, required=True)
+    restore = actions.add_parser("restore")
+    restore.add_argument("--target", type=Path, required=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Do what the command line says."""
+    arguments = _arguments()
+    storage = S3Storage(create_client(endpoint_url=arguments.endpoint_url), arguments.bucket)
+    passphrase = os.environ[PASSPHRASE_VARIABLE]
+    if arguments.action == "initialise":
+        initialise_repository(storage, passphrase)
+    elif arguments.action == "create":
+        _back_up(open_repository(storage, passphrase), arguments)
+    else:
+        _restore(open_repository(storage, passphrase), arguments)
+
+
+if __name__ == "__main__":
+    main()
