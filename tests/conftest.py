@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
     with SeaweedFS(tmp_path_factory.mktemp("seaweedfs"), die_with_parent=True) as server:
         yield server
+    shutil.rmtree(server.folder / "data")  # pytest keeps the folders of three runs
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield made
     finally:
         made.state.stop(patience_seconds=0)
+        for big in ("kit", "restored", "s3/data"):  # pytest keeps the folders of three runs
+            shutil.rmtree(made.state.folder / big, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
