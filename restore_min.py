@@ -2,8 +2,8 @@
 
     pip install boto3 blake3 zstandard cryptography
     python restore_min.py BUCKET PREFIX TARGET [SET-ID]     (the newest without SET-ID; TARGET must be new)
-Environment: FASTVLM_PASSPHRASE, and boto3's own (AWS_ACCESS_KEY_ID, …, AWS_ENDPOINT_URL for other servers).
-"""
+Environment: FASTVLM_PASSPHRASE, and boto3's own (AWS_ACCESS_KEY_ID, …; AWS_ENDPOINT_URL for another server)."""
+
 # fmt: off
 import hashlib
 import hmac
@@ -77,8 +77,8 @@ def chunk(chunk_id):  # §5
         FRAME.clear()
         FRAME[pack, number] = bytes(joined)
     data = FRAME[pack, number][inner : inner + length]
-    key = derive(RING["root"], b"chunk-id")
-    return require(blake3.blake3(data, key=key).digest() == chunk_id, "a chunk is damaged", data)
+    found = blake3.blake3(data, key=derive(RING["root"], b"chunk-id")).digest()
+    return require(found == chunk_id, "a chunk is damaged", data)
 
 def content(ids):  # §7, id lists
     listed = b"".join(chunk(bytes.fromhex(listing)) for listing in ids.get("lists", ()))
