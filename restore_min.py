@@ -2,7 +2,7 @@
 
     pip install boto3 blake3 zstandard cryptography
     python restore_min.py BUCKET PREFIX TARGET [SET-ID]     (the newest without SET-ID; TARGET must be new)
-Environment: FASTVLM_PASSPHRASE, and boto3's own (AWS_ACCESS_KEY_ID, …; AWS_ENDPOINT_URL for another server)."""
+Environment: FASTVLM_PASSPHRASE, and what boto3 reads (AWS_ACCESS_KEY_ID, …, AWS_ENDPOINT_URL)."""
 
 # fmt: off
 import hashlib
