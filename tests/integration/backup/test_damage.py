@@ -50,20 +50,39 @@ def flip(storage: S3Storage, name: str, offset: int) -> None:
     storage.put(name, bytes(data))
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_missing_pack_is_stored_again_by_the_next_backup(
-    repository: Repository, storage: S3Storage, tmp_path: Path
+    repository: Repository, storage: S3Storage, tmp_path: Path, number: int
 ) -> None:
-    tree = make_plain_tree(tmp_path / "source", large_bytes=20 << 20)
+    """Whichever it is: data, the tree and the lists are chunks alike."""
+    tree = make_plain_tree(tmp_path / "source", large_bytes=36 << 20)
     first = back_up(repository, tree, "run-1")
-    storage.delete(names(storage, "packs/")[0])
+    lost = sorted(storage.list("packs/"), key=lambda info: info.size_bytes)[number].name
+    storage.delete(lost)
     with pytest.raises(CorruptionError, match=r"chunk [0-9a-f]{64} is in no pack"):
         restore_snapshot(repository, first.snapshot_id, tmp_path / "target")
     assert not (tmp_path / "target").exists()
     second = back_up(open_repository(storage, PASSPHRASE), tree, "run-2", "incremental")
-    assert second.new_bytes > 1 << 20
+    assert second.new_bytes > 100_000
     for snapshot in (first, second):  # what came back serves the old one too
         restore_snapshot(repository, snapshot.snapshot_id, tmp_path / snapshot.snapshot_id)
         assert describe(tmp_path / snapshot.snapshot_id) == describe(tree)
+
+
+@pytest.mark.parametrize("prefix", ["snapshots/", "packs/"])
+def test_a_damaged_parent_only_costs_time(
+    repository: Repository, storage: S3Storage, tmp_path: Path, prefix: str
+) -> None:
+    tree = make_plain_tree(tmp_path / "source", large_bytes=100_000)
+    back_up(repository, tree, "run-1")
+    (name,) = names(storage, prefix)
+    for offset in range(100, storage.head(name).size_bytes, 5000):
+        flip(storage, name, offset)
+    second = back_up(open_repository(storage, PASSPHRASE), tree, "run-2", "incremental")
+    assert any("parent" in warning and "damaged" in warning for warning in second.warnings)
+    third = back_up(open_repository(storage, PASSPHRASE), tree, "run-3")  # a full one heads the packs
+    restore_snapshot(repository, third.snapshot_id, tmp_path / "target")
+    assert describe(tmp_path / "target") == describe(tree)
 
 
 def test_a_pack_with_another_checksum_is_stored_again_by_a_full(

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,9 +18,8 @@ from typing import Any, Literal
 import fastvlm_ops
 from fastvlm_ops.core.backup.chunking import Chunker, PageChunker, require_compiled_chunker
 from fastvlm_ops.core.backup.commit_log import LogState
-from fastvlm_ops.core.backup.errors import SourceError
+from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
 from fastvlm_ops.core.backup.files import store_contents
-from fastvlm_ops.core.backup.index import ChunkIndex
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
@@ -89,18 +88,32 @@ class _Run:
 
 
 class _ParentEntries:
-    """The parent's tree beside the scan: both are sorted, so one pass and no memory is enough."""
+    """The parent's tree beside the scan: both are sorted, so one pass and no memory is enough.
 
-    def __init__(self, entries: Iterator[Entry], started_ns: int, trusted: bool) -> None:
+    A parent that cannot be read (any more) only costs time: files count as changed from there on.
+    """
+
+    def __init__(
+        self, entries: Iterator[Entry], started_ns: int, trusted: bool, warn: Callable[[str], None]
+    ) -> None:
         self._entries = entries
-        self._current: Entry | None = next(entries, None)
         self._started_ns = started_ns
+        self._warn = warn
         self.trusted = trusted
+        self._current = self._next()
+
+    def _next(self) -> Entry | None:
+        try:
+            return next(self._entries, None)
+        except CorruptionError as error:
+            self._warn(f"the parent's tree is damaged, unchanged files are read again: {error}")
+            self._entries = iter(())
+            return None
 
     def unchanged(self, entry: Entry) -> Entry | None:
         """The parent's entry of a file whose status has not changed since."""
         while self._current is not None and self._current.parts < entry.parts:
-            self._current = next(self._entries, None)
+            self._current = self._next()
         old = self._current
         if old is None or old.path != entry.path or old.type != "file" or old.hard_link is not None:
             return None
@@ -196,7 +209,9 @@ def _attempt(
         ) as writer,
     ):
         reader = ChunkReader(repository, index)
-        parent, parent_entries = _open_parent(repository, state, reader, index, component, kind)
+        parent, parent_entries = _open_parent(
+            repository, state, reader, component, kind, trusted=not index.missing, warn=warnings.append
+        )
         run = _Run(repository, source, reader, writer, meter, view, warnings, parent_entries)
         tree = _store_tree(run)
         if not run.files:
@@ -259,17 +274,27 @@ def _open_parent(
     repository: Repository,
     state: LogState,
     reader: ChunkReader,
-    index: ChunkIndex,
     component: str,
     kind: Kind,
+    *,
+    trusted: bool,
+    warn: Callable[[str], None],
 ) -> tuple[str | None, _ParentEntries]:
+    """The snapshot that an incremental builds on; none for a full one, or where it cannot be read.
+
+    :param trusted: no indexed pack is missing, so that every chunk of a committed snapshot is there.
+    """
     record = state.latest_snapshot(component) if kind == "incremental" else None
+    nothing = _ParentEntries(iter(()), 0, trusted=True, warn=warn)
     if record is None:
-        return None, _ParentEntries(iter(()), 0, trusted=True)
-    manifest = read_manifest(repository, record)
+        return None, nothing
+    try:
+        manifest = read_manifest(repository, record)
+    except CorruptionError as error:
+        warn(f"the parent is damaged, everything is read again: {error}")
+        return None, nothing
     entries = read_tree(reader, manifest["tree"])
-    # When no indexed pack is missing, every chunk of a committed snapshot is there.
-    return record["snapshot_id"], _ParentEntries(entries, manifest["started_ns"], trusted=not index.missing)
+    return record["snapshot_id"], _ParentEntries(entries, manifest["started_ns"], trusted, warn)
 
 
 def _store_tree(run: _Run) -> dict[str, list[str]]:
@@ -322,7 +347,10 @@ def _all_stored(run: _Run, entry: Entry) -> bool:
     """Whether every chunk of a file is in a pack that is there."""
     if not all(run.writer.has(chunk_id) for chunk_id in entry.contents.ids):
         return False
-    return all(run.writer.has(chunk_id) for chunk_id in run.reader.ids(entry.contents))
+    try:
+        return all(run.writer.has(chunk_id) for chunk_id in run.reader.ids(entry.contents))
+    except CorruptionError:  # a list of ids is there, but damaged
+        return False
 
 
 def _read_file(run: _Run, scanned: ScannedEntry, content_chunker: Chunker) -> bool:
