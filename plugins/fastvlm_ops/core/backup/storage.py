@@ -60,16 +60,22 @@ def create_client(
     access_key_id: str | None = None,
     secret_access_key: str | None = None,
     session_token: str | None = None,
+    connect_timeout_seconds: float = 10,
+    read_timeout_seconds: float = 30,
+    attempts: int = 4,
 ) -> S3Client:
     """A boto3 S3 client set up for the engine: bounded time-outs and retries.
+
+    A request that is never answered fails after about ``attempts`` times a time-out, two minutes by
+    default, and with it the run, which can be resumed.
 
     Checksums are ours (SHA-256 of each object), so boto3's default CRC is switched off.
     An own endpoint is addressed by path, as few of them resolve buckets as host names.
     """
     config = Config(
-        connect_timeout=10,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": 5},
+        connect_timeout=connect_timeout_seconds,
+        read_timeout=read_timeout_seconds,
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=16,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
