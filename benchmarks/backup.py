@@ -314,13 +314,17 @@ def describe_run(samples: Samples, peer: str, workload: dict[str, int], load: li
             **{name: metadata.version(name) for name in _LIBRARIES},
         },
         "workload_bytes": workload,
-        "load_average_before": load,
+        "load_average": {"before": load, "after": _load_average()},
         "runs": {
             operation: {tool: [asdict(cost) for cost in costs] for tool, costs in tools.items()}
             for operation, tools in samples.costs.items()
         },
         "stored_bytes": samples.stored_bytes,
     }
+
+
+def _load_average() -> list[float]:
+    return [round(value, 2) for value in os.getloadavg()]
 
 
 def _machine() -> dict[str, Any]:
@@ -368,7 +372,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
 def run(work: Path, scale: Scale, rounds: int) -> tuple[list[Figure], dict[str, Any], Samples]:
     """Run the benchmark below a folder."""
-    load = [round(value, 2) for value in os.getloadavg()]
+    load = _load_average()
     if load[0] > (os.cpu_count() or 1) / 2:
         say(f"other programs are at work here (load {load[0]}); the figures will be noisy")
     try:
