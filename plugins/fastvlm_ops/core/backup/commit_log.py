@@ -92,6 +92,11 @@ def entry_name(seq: int) -> str:
     return f"log/{seq:020d}.json"
 
 
+def seq_of(name: str) -> int:
+    """The seq of an entry's name, whose form the reader has checked."""
+    return int(name[len("log/") : -len(".json")])
+
+
 class CommitLog:
     """Reads and extends the log of one repository."""
 

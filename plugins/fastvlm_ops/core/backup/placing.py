@@ -19,6 +19,47 @@ from fastvlm_ops.core.backup.tree import Entry
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _WARNINGS_KEPT = 100
+_HASH_BYTES = 1 << 20
+
+
+class PresentTree:
+    """What a target holds already, read without following links."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = os.fsencode(target)
+
+    def type_of(self, entry: Entry) -> str | None:
+        """The type of what stands at an entry's place; None for nothing."""
+        try:
+            mode = os.lstat(os.path.join(self._target, entry.path)).st_mode
+        except OSError:
+            return None
+        if stat.S_ISDIR(mode):
+            return "directory"
+        return "file" if stat.S_ISREG(mode) else "link or node"
+
+    def has(self, entry: Entry) -> bool:
+        """Whether a regular file of the entry's size and contents stands at its place."""
+        try:
+            path = os.path.join(self._target, entry.path)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            status = os.fstat(descriptor)
+            return stat.S_ISREG(status.st_mode) and status.st_size == entry.size and _hash(descriptor, entry)
+        finally:
+            os.close(descriptor)
+
+
+def _hash(descriptor: int, entry: Entry) -> bool:
+    hasher = blake3()
+    for start, length in entry.extents if entry.extents is not None else [(0, entry.size)]:
+        end = start + length
+        while start < end and (data := os.pread(descriptor, min(_HASH_BYTES, end - start), start)):
+            hasher.update(data)
+            start += len(data)
+    return hasher.hexdigest() == entry.blake3
 
 
 class TreeWriter:
@@ -26,10 +67,12 @@ class TreeWriter:
 
     :param target: an existing folder.
     :param snapshot_id: part of the temporary names, so that leftovers are recognised.
+    :param keep_replaced: where to keep what stood at an entry's place; None where nothing of others can.
     """
 
-    def __init__(self, target: Path, snapshot_id: str) -> None:
+    def __init__(self, target: Path, snapshot_id: str, keep_replaced: Path | None = None) -> None:
         self._target = target
+        self._keep_replaced = keep_replaced
         self._temporary = f".fastvlm-restore-{snapshot_id}".encode()
         self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         self._stack: list[tuple[Entry, int]] = []
@@ -37,6 +80,8 @@ class TreeWriter:
         self._position = 0
         self._extents: list[tuple[int, int]] = []
         self._hasher = blake3()
+        self.kept_files = 0
+        self.replaced_files = 0
         self.warnings: list[str] = []
 
     def __enter__(self) -> TreeWriter:
@@ -72,24 +117,14 @@ class TreeWriter:
             self._stack.append((entry, os.open(".", _DIRECTORY, dir_fd=self._root)))
             return
         parent, name = self._parent(entry), entry.parts[-1]
-        with contextlib.suppress(FileExistsError):  # from the attempt that is being continued
+        with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent)
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-        os.fchmod(descriptor, 0o700)
+        if self._keep_replaced is None:  # ours, perhaps from an attempt that is being continued
+            os.fchmod(descriptor, 0o700)
         self._stack.append((entry, descriptor))
 
     # -- files -------------------------------------------------------------------------------------
-
-    def open_existing(self, entry: Entry) -> int | None:
-        """The regular file at an entry's place, for reading; None where there is none."""
-        try:
-            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
-        except OSError:
-            return None
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return descriptor
-        os.close(descriptor)
-        return None
 
     def write(self, entry: Entry, data: bytes) -> None:
         """Append to the file under way, begun with its first bytes."""
@@ -141,7 +176,7 @@ class TreeWriter:
                 os.ftruncate(descriptor, entry.size)
             self._set_metadata(entry, descriptor)
             os.fsync(descriptor)
-            os.rename(self._temporary, entry.parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+            self._give_name(entry, parent)
         except OSError as error:
             raise self._failed(entry, error) from error
         os.close(descriptor)
@@ -149,6 +184,7 @@ class TreeWriter:
 
     def keep(self, entry: Entry) -> None:
         """Give a file that is there its metadata."""
+        self.kept_files += 1
         descriptor = os.open(entry.parts[-1], os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._parent(entry))
         try:
             self._set_metadata(entry, descriptor)
@@ -166,22 +202,41 @@ class TreeWriter:
             raise self._failed(entry, error) from error
 
     def _place_node(self, entry: Entry) -> None:
-        parent, name = self._parent(entry), entry.parts[-1]
+        parent, name = self._parent(entry), self._temporary
         self._unlink(name, parent)
         if entry.hard_link is not None:
             os.link(entry.hard_link, name, src_dir_fd=self._root, dst_dir_fd=parent, follow_symlinks=False)
-            return
-        if entry.type == "symlink":
+        elif entry.type == "symlink":
             os.symlink(entry.target or b"", name, dir_fd=parent)
         elif entry.type == "fifo":
             os.mkfifo(name, 0o600, dir_fd=parent)
         else:
             os.mknod(name, stat.S_IFSOCK | 0o600, dir_fd=parent)
-        if os.geteuid() == 0:
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        if entry.type != "symlink":
-            os.chmod(name, entry.mode, dir_fd=parent)
-        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        if entry.hard_link is None:
+            if os.geteuid() == 0:
+                os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+            if entry.type != "symlink":
+                os.chmod(name, entry.mode, dir_fd=parent)
+            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        self._give_name(entry, parent)
+
+    def _give_name(self, entry: Entry, parent: int) -> None:
+        """From the temporary name to the entry's, in one step; what stood there is kept first."""
+        name = entry.parts[-1]
+        if self._keep_replaced is not None:
+            self._keep(entry, name, parent)
+        os.rename(self._temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        if entry.hard_link is not None:  # renaming one link of a file to another does nothing at all
+            self._unlink(self._temporary, parent)
+
+    def _keep(self, entry: Entry, name: bytes, parent: int) -> None:
+        kept = os.path.join(os.fsencode(self._keep_replaced or b""), entry.path)
+        if not _exists(name, parent):
+            return
+        os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # by an attempt that was stopped right here
+            os.link(name, kept, src_dir_fd=parent, follow_symlinks=False)
+        self.replaced_files += 1
 
     # -- shared ------------------------------------------------------------------------------------
 
@@ -220,3 +275,11 @@ class TreeWriter:
             os.unlink(name, dir_fd=directory)
         except FileNotFoundError:
             return
+
+
+def _exists(name: bytes, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

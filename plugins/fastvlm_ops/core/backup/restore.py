@@ -1,4 +1,4 @@
-"""Restoring a snapshot into an empty or new folder.
+"""Restoring a snapshot, or part of it, into a new folder or over an existing one.
 
 Everything the manifest says is checked before the first byte is written: paths, types, sizes, that each
 chunk is there. Then each file goes to a temporary name and gets its own only once its hash is right.
@@ -9,29 +9,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blake3 import blake3
-
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
-from fastvlm_ops.core.backup.placing import TreeWriter
+from fastvlm_ops.core.backup.placing import PresentTree, TreeWriter
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
+from fastvlm_ops.core.backup.selection import Selection
 from fastvlm_ops.core.backup.sources import show
 from fastvlm_ops.core.backup.tree import Entry, TreeValidator
 
-_HASH_BYTES = 1 << 20
+_CONFLICTS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class RestoreResult:
     """What was restored, or with ``dry_run`` would be. Sizes in bytes.
 
-    ``kept_files`` were there already, from an attempt that was stopped, and have the right hash.
+    ``kept_files`` were there already and have the right hash; ``replaced_files`` had other contents and
+    stand below ``replaced_in`` now.
     """
 
     snapshot_id: str
@@ -42,6 +42,8 @@ class RestoreResult:
     size_bytes: int
     fetched_bytes: int = 0
     kept_files: int = 0
+    replaced_files: int = 0
+    replaced_in: str | None = None
     duration_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
@@ -59,8 +61,10 @@ class _Step(NamedTuple):
 
 @dataclass
 class _Plan:
-    """What a validated tree amounts to."""
+    """What a validated tree amounts to; the second half counts what is selected."""
 
+    all_files: int = 0
+    all_bytes: int = 0
     files: int = 0
     size_bytes: int = 0
     stored_bytes: int = 0
@@ -73,70 +77,125 @@ def restore_snapshot(
     *,
     dry_run: bool = False,
     progress: ProgressCallback | None = None,
+    paths: Sequence[str] = (),
+    overwrite: bool = False,
+    keep_replaced: Path | None = None,
 ) -> RestoreResult:
-    """Restore a snapshot into ``target``, which is new, empty, or left by a stopped restore of the same.
+    """Restore a snapshot into ``target``.
 
-    :raises BackupNotFoundError: no such snapshot.
+    Without ``overwrite`` the target is new, empty, or left by a stopped restore of the same snapshot. With
+    it, files that are equal stay, those that differ are replaced in one step each, and what the snapshot
+    does not have is left alone.
+
+    :param paths: restore only what these patterns select, see :class:`~.selection.Selection`.
+    :param keep_replaced: where replaced files go, on the target's file system; required by ``overwrite``,
+        since it is what undoes it.
+    :raises BackupNotFoundError: no such snapshot, or no path in it is selected.
     :raises CorruptionError: the repository is damaged or hostile; names the file. Files restored before
         stay, none is half or wrong.
-    :raises RestoreTargetError: the target is not empty, or its disk too small.
+    :raises RestoreTargetError: the target is not empty, has a folder where the snapshot has a file or the
+        other way round, or its disk is too small.
     """
+    if overwrite and keep_replaced is None:
+        raise RestoreTargetError("overwriting needs a folder for what it replaces")
     record = repository.refresh().snapshots.get(snapshot_id)
     if record is None:
         raise BackupNotFoundError(f"there is no snapshot {snapshot_id!r} in {repository.storage}")
     warnings: list[str] = []
     reader = ChunkReader(repository, repository.load_index(warnings.append))
     manifest = read_manifest(repository, record)
-    plan = _validate(reader, manifest)
-    marker = _Marker(target, snapshot_id)
+    selection = Selection(paths)
+    plan = _validate(reader, manifest, selection)
+    marker = _Marker(target, snapshot_id, overwrite)
     marker.check()
     _require_space(target, plan)
     result = RestoreResult(
         snapshot_id, record["component"], os.fspath(target), dry_run, plan.files, plan.size_bytes
     )
+    present = PresentTree(target) if target.is_dir() and (overwrite or marker.continues) else None
+    if present is not None and overwrite:
+        result = _look_at_target(present, selection.apply(read_tree(reader, manifest["tree"])), result)
     if dry_run:
         return result
     meter = ProgressMeter("restore", record["component"], progress, total_bytes=plan.stored_bytes)
-    with marker, TreeWriter(target, snapshot_id) as writer:
-        kept = _write_tree(reader, manifest, writer, marker.continues, meter)
-        warnings += writer.warnings
+    with marker, TreeWriter(target, snapshot_id, keep_replaced) as writer:
+        _write_tree(reader, selection.apply(read_tree(reader, manifest["tree"])), writer, present, meter)
     meter.report()
-    return RestoreResult(
-        **{
-            **asdict(result),
-            "fetched_bytes": reader.fetched_bytes,
-            "kept_files": kept,
-            "duration_seconds": round(meter.elapsed_seconds, 3),
-            "warnings": tuple(warnings),
-        }
+    return replace(
+        result,
+        fetched_bytes=reader.fetched_bytes,
+        kept_files=writer.kept_files,
+        replaced_files=writer.replaced_files,
+        replaced_in=os.fspath(keep_replaced) if keep_replaced and writer.replaced_files else None,
+        duration_seconds=round(meter.elapsed_seconds, 3),
+        warnings=tuple(warnings + writer.warnings),
     )
 
 
-def _validate(reader: ChunkReader, manifest: dict[str, Any]) -> _Plan:
+def _validate(reader: ChunkReader, manifest: dict[str, Any], selection: Selection) -> _Plan:
     """:raises CorruptionError: naming the entry that is unsafe, lies about its size or lacks a chunk."""
     validator = TreeValidator()
     plan = _Plan()
+    selected = False
     for entry in read_tree(reader, manifest["tree"]):
         validator.check(entry)
+        chosen = selection.selects(entry)
+        selected = selected or chosen
         if entry.type != "file":
             continue
-        plan.files += 1
+        plan.all_files += 1
+        plan.files += chosen
         if entry.hard_link is not None:
             continue
-        try:
-            found = sum(reader.locate(chunk_id).record.length for chunk_id in reader.ids(entry.contents))
-        except CorruptionError as error:
-            raise CorruptionError(f"{show(entry.path)} cannot be restored: {error}") from error
-        if found != entry.stored_bytes:
-            raise CorruptionError(
-                f"{show(entry.path)} states {entry.stored_bytes} bytes, its chunks have {found}"
-            )
-        plan.size_bytes += entry.size
-        plan.stored_bytes += found
+        if chosen:
+            _check_chunks(reader, entry)
+            plan.size_bytes += entry.size
+            plan.stored_bytes += entry.stored_bytes
+        plan.all_bytes += entry.size
     totals = manifest["totals"]
-    if (plan.files, plan.size_bytes) != (totals["files"], totals["size_bytes"]):
+    if (plan.all_files, plan.all_bytes) != (totals["files"], totals["size_bytes"]):
         raise CorruptionError(f"the tree of {manifest['snapshot_id']} has not the files its manifest states")
+    if not selected:
+        raise BackupNotFoundError(
+            f"{manifest['snapshot_id']} has no path like {', '.join(selection.patterns)}"
+        )
     return plan
+
+
+def _check_chunks(reader: ChunkReader, entry: Entry) -> None:
+    try:
+        found = sum(reader.locate(chunk_id).record.length for chunk_id in reader.ids(entry.contents))
+    except CorruptionError as error:
+        raise CorruptionError(f"{show(entry.path)} cannot be restored: {error}") from error
+    if found != entry.stored_bytes:
+        raise CorruptionError(
+            f"{show(entry.path)} states {entry.stored_bytes} bytes, its chunks have {found}"
+        )
+
+
+def _look_at_target(present: PresentTree, entries: Iterator[Entry], result: RestoreResult) -> RestoreResult:
+    """Count what overwriting would keep and replace.
+
+    :raises RestoreTargetError: naming each place where a folder and something else collide.
+    """
+    conflicts = []
+    kept = replaced = 0
+    for entry in entries:
+        kind = present.type_of(entry)
+        if kind is None:
+            continue
+        if (kind == "directory") != (entry.type == "directory"):
+            conflicts.append(f"{show(entry.path)} is a {kind} there and a {entry.type} in the backup")
+        elif entry.type == "file" and entry.hard_link is None and present.has(entry):
+            kept += 1
+        elif entry.type != "directory":
+            replaced += 1
+    if conflicts:
+        shown = "; ".join(conflicts[:_CONFLICTS_SHOWN])
+        raise RestoreTargetError(
+            f"{result.target} cannot be overwritten, {len(conflicts)} places differ: {shown}"
+        )
+    return replace(result, kept_files=kept, replaced_files=replaced)
 
 
 def _require_space(target: Path, plan: _Plan) -> None:
@@ -150,10 +209,14 @@ def _require_space(target: Path, plan: _Plan) -> None:
 
 @dataclass
 class _Marker:
-    """A file beside the target while a restore is under way: what a stopped one left may be continued."""
+    """A file beside the target while a restore is under way: what a stopped one left may be continued.
+
+    Overwriting needs none, since it can be repeated at any time.
+    """
 
     target: Path
     snapshot_id: str
+    overwrite: bool
     continues: bool = field(default=False, init=False)
 
     @property
@@ -162,34 +225,41 @@ class _Marker:
 
     def check(self) -> None:
         """:raises RestoreTargetError: the target holds something that is not ours to continue."""
+        if self.target.is_symlink() or (self.target.exists() and not self.target.is_dir()):
+            raise RestoreTargetError(f"{self.target} is not a folder")
+        if self.overwrite:
+            return
         if self.path.is_file():
             found = json.loads(self.path.read_text()).get("snapshot_id")
             self.continues = found == self.snapshot_id
-        if self.target.is_symlink() or (self.target.exists() and not self.target.is_dir()):
-            raise RestoreTargetError(f"{self.target} is not a folder")
         if self.target.exists() and any(self.target.iterdir()) and not self.continues:
             raise RestoreTargetError(f"{self.target} is not empty; restore into a new or an empty folder")
 
     def __enter__(self) -> _Marker:
-        self.target.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({"snapshot_id": self.snapshot_id}) + "\n")
+        try:
+            self.target.mkdir(parents=True, exist_ok=True)
+            if not self.overwrite:
+                self.path.write_text(json.dumps({"snapshot_id": self.snapshot_id}) + "\n")
+        except OSError as error:
+            raise RestoreTargetError(f"{self.target} cannot be made: {error.strerror}") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
+        if kind is None and not self.overwrite:
             self.path.unlink()
 
 
 def _write_tree(
-    reader: ChunkReader, manifest: dict[str, Any], writer: TreeWriter, continues: bool, meter: ProgressMeter
-) -> int:
-    """Write every entry; returns how many files were there already."""
-    kept = 0
-    steps = _steps(reader, manifest, writer if continues else None)
+    reader: ChunkReader,
+    entries: Iterator[Entry],
+    writer: TreeWriter,
+    present: PresentTree | None,
+    meter: ProgressMeter,
+) -> None:
+    steps = _steps(reader, entries, present)
     for step, data in reader.stream(steps, lambda step: show(step.entry.path)):
         entry = step.entry
         if step.is_kept:
-            kept += 1
             writer.keep(entry)
             meter.add(files=1, read_bytes=entry.stored_bytes)
         elif entry.type == "file" and entry.hard_link is None:
@@ -200,38 +270,18 @@ def _write_tree(
         else:
             writer.place(entry)
             meter.add(files=int(entry.type == "file"))
-    return kept
 
 
 def _steps(
-    reader: ChunkReader, manifest: dict[str, Any], present: TreeWriter | None
+    reader: ChunkReader, entries: Iterator[Entry], present: PresentTree | None
 ) -> Iterator[tuple[_Step, bytes | None]]:
-    for entry in read_tree(reader, manifest["tree"]):
+    for entry in entries:
         if entry.type != "file" or entry.hard_link is not None:
             yield _Step(entry, is_last=True), None
-        elif present is not None and _is_intact(present, entry):
+        elif present is not None and present.has(entry):
             yield _Step(entry, is_last=True, is_kept=True), None
         else:
             ids = list(reader.ids(entry.contents))
             for chunk_id in ids[:-1]:
                 yield _Step(entry, is_last=False), chunk_id
             yield _Step(entry, is_last=True), ids[-1] if ids else None
-
-
-def _is_intact(present: TreeWriter, entry: Entry) -> bool:
-    """Whether a regular file of these contents stands at the entry's place."""
-    descriptor = present.open_existing(entry)
-    if descriptor is None:
-        return False
-    try:
-        if os.fstat(descriptor).st_size != entry.size:
-            return False
-        hasher = blake3()
-        for start, length in entry.extents if entry.extents is not None else [(0, entry.size)]:
-            end = start + length
-            while start < end and (data := os.pread(descriptor, min(_HASH_BYTES, end - start), start)):
-                hasher.update(data)
-                start += len(data)
-        return hasher.hexdigest() == entry.blake3
-    finally:
-        os.close(descriptor)

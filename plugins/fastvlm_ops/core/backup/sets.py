@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from fastvlm_ops.core.backup.commit_log import LogState
+from fastvlm_ops.core.backup.commit_log import LogState, seq_of
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, IncompleteSetError
 from fastvlm_ops.core.backup.repository import Repository
 
 LATEST = "latest"
+COMPLETE_KINDS = ("full", "incremental")
 _IDS_SHOWN = 5
 
 
@@ -112,17 +113,52 @@ def list_sets(repository: Repository) -> list[BackupSet]:
 
 
 def select_set(repository: Repository, backup_id: str) -> BackupSet:
-    """A set by id, or the newest for ``latest``.
+    """Find a set.
 
+    :param backup_id: its id; ``latest`` for the newest with all components, full or incremental;
+        ``latest-<kind>`` for the newest of a kind; or a time in ISO 8601 (UTC unless it says otherwise)
+        for the newest with all components that was published by then. Published when is decided by the
+        clock of S3, which stamps each entry of the log with a second, and order by the log, not by clocks of ours.
     :raises BackupNotFoundError: naming the newest ids there are.
     """
     sets = list_sets(repository)
     if not sets:
         raise BackupNotFoundError(f"{repository.storage} holds no published backup")
-    if backup_id == LATEST:
-        return sets[-1]
     for backup in sets:
         if backup.set_id == backup_id:
             return backup
+    moment = _parse_time(backup_id)
+    if moment is not None:
+        found = [
+            backup for backup in _published_by(repository, sets, moment) if backup.kind in COMPLETE_KINDS
+        ]
+        problem = f"no backup with all components was published by {moment.isoformat()}"
+    else:
+        kinds = COMPLETE_KINDS if backup_id == LATEST else (backup_id.removeprefix(f"{LATEST}-"),)
+        found = [backup for backup in sets if backup.kind in kinds]
+        problem = f"there is no backup {backup_id!r}"
+    if found:
+        return found[-1]
     newest = ", ".join(backup.set_id for backup in reversed(sets[-_IDS_SHOWN:]))
-    raise BackupNotFoundError(f"there is no backup {backup_id!r}; the newest are {newest}")
+    raise BackupNotFoundError(f"{problem}; the newest are {newest}")
+
+
+def _parse_time(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _published_by(repository: Repository, sets: list[BackupSet], moment: datetime) -> list[BackupSet]:
+    """Sets up to the last entry of the log that S3 had stored by then.
+
+    S3's own clock may step back between two entries: one that is followed by an earlier one counts as
+    stored no later than that.
+    """
+    last = 0
+    for info in repository.storage.list("log/"):
+        if info.last_modified <= moment:
+            last = seq_of(info.name)
+    return [backup for backup in sets if backup.sequence <= last]
