@@ -113,6 +113,28 @@ def test_lost_indexes_are_rebuilt_from_footers(
     assert describe(tmp_path / "two") == describe(tree)
 
 
+def test_a_damaged_index_segment_is_read_from_footers(
+    repository: Repository, storage: S3Storage, tmp_path: Path
+) -> None:
+    tree = make_plain_tree(tmp_path / "source", large_bytes=20 << 20)
+    first = back_up(repository, tree, "run-1")
+    (segment,) = names(storage, "index/")
+    flip(storage, segment, 100)
+    restored = restore_snapshot(repository, first.snapshot_id, tmp_path / "one")
+    assert any(segment in warning for warning in restored.warnings)
+    second = back_up(repository, tree, "run-2", "incremental")
+    assert second.new_bytes < 100_000
+    assert any(segment in warning for warning in second.warnings)
+    storage.delete(names(storage, "packs/")[0])
+    with pytest.raises(CorruptionError, match="is in no pack"):
+        restore_snapshot(repository, second.snapshot_id, tmp_path / "two")
+    third = back_up(repository, tree, "run-3", "incremental")
+    assert third.new_bytes > 100_000
+    for snapshot in (first, second, third):
+        restore_snapshot(repository, snapshot.snapshot_id, tmp_path / snapshot.snapshot_id)
+        assert describe(tmp_path / snapshot.snapshot_id) == describe(tree)
+
+
 def test_a_flipped_bit_in_a_pack_leaves_no_wrong_file(
     repository: Repository, storage: S3Storage, tmp_path: Path
 ) -> None:
@@ -129,7 +151,7 @@ def test_a_flipped_bit_in_a_pack_leaves_no_wrong_file(
     assert not (tmp_path / "target" / "model.mlpackage" / "weight.bin").exists()
 
 
-@pytest.mark.parametrize("prefix", ["config.json", "keys/", "index/", "snapshots/", "log/"])
+@pytest.mark.parametrize("prefix", ["config.json", "keys/", "snapshots/", "log/"])
 def test_a_flipped_bit_elsewhere_is_found(
     repository: Repository, storage: S3Storage, tmp_path: Path, prefix: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -80,12 +80,15 @@ class ChunkIndex:
 
     76 bytes of memory a chunk: the records as they came, and their ids' first eight bytes, sorted.
 
-    ``missing`` holds packs that a segment names but the bucket lacks (or holds with another size),
-    ``adopted`` those found without a segment: a run died before it could write one.
+    ``lost`` holds packs that a segment names but the bucket lacks (or holds with another size),
+    ``adopted`` those found without a segment: a run died before it could write one. ``listed`` maps all
+    packs of the bucket to their sizes, ``damaged`` segments and unindexed packs to why they are unusable.
     """
 
-    missing: set[str] = field(default_factory=set)
+    lost: list[PackRecords] = field(default_factory=list)
     adopted: list[PackRecords] = field(default_factory=list)
+    listed: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
     _packs: list[tuple[str, int]] = field(default_factory=list)
     _records: bytes = b""
     _pack_of_row: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
@@ -111,6 +114,28 @@ class ChunkIndex:
     def pack_count(self) -> int:
         return len(self._packs)
 
+    @property
+    def missing(self) -> set[str]:
+        """Names of what is lost or unusable: where this is empty, all that was ever indexed is there."""
+        return {pack.name for pack in self.lost} | self.damaged.keys()
+
+    def packs(self) -> Iterator[PackRecords]:
+        """The packs that are there."""
+        bounds = np.searchsorted(self._pack_of_row, np.arange(len(self._packs) + 1)) * RECORD.size
+        for number, (name, size_bytes) in enumerate(self._packs):
+            yield PackRecords(name, size_bytes, self._records[bounds[number] : bounds[number + 1]])
+
+    def without(self, frames: Mapping[str, Container[int]]) -> ChunkIndex:
+        """An index of the same packs, but for some frames of some of them."""
+        kept = []
+        for pack in self.packs():
+            if pack.name in frames:
+                records = parse_records(pack.records, pack.name)
+                intact = [record for record in records if record.frame not in frames[pack.name]]
+                pack = pack._replace(records=b"".join(RECORD.pack(*record) for record in intact))
+            kept.append(pack)
+        return ChunkIndex.build(kept)
+
     def locations(self, chunk_id: bytes) -> Iterator[Location]:
         """Every place of a chunk."""
         prefix = np.uint64(int.from_bytes(chunk_id[:8], "little"))
@@ -129,17 +154,24 @@ class ChunkIndex:
 
 
 def _read_segments(
-    storage: S3Storage, ring: KeyRing, repository_id: str, condemned: set[str]
+    storage: S3Storage, ring: KeyRing, repository_id: str, condemned: set[str], damaged: dict[str, str]
 ) -> dict[str, PackRecords]:
+    """Packs by name; ``damaged`` gets the segments that cannot be read, whose packs have footers yet."""
     names = [info.name for info in storage.list("index/") if info.name not in condemned]
 
     def read(name: str) -> tuple[list[str], list[PackRecords]]:
         try:
             data = storage.get(name, limit_bytes=_SEGMENT_LIMIT_BYTES)
+            payload = unseal(ring, repository_id, "I", name, data, limit_bytes=_SEGMENT_LIMIT_BYTES)
+            supersedes, packs = decode_segment(payload, name)
+            for pack in packs:
+                parse_records(pack.records, name)
         except ObjectNotFoundError:  # superseded and removed since it was listed
             return [], []
-        payload = unseal(ring, repository_id, "I", name, data, limit_bytes=_SEGMENT_LIMIT_BYTES)
-        return decode_segment(payload, name)
+        except CorruptionError as error:
+            damaged[name] = str(error)
+            return [], []
+        return supersedes, packs
 
     with ThreadPoolExecutor(_READERS) as pool:
         segments = dict(zip(names, pool.map(read, names), strict=True))
@@ -161,33 +193,36 @@ def load_index(
 ) -> ChunkIndex:
     """All segments, checked against the listing of the packs; unindexed packs by their footers.
 
-    :param warn: told of an unindexed pack that cannot be read. No snapshot needs such a pack unless
-        its segment was lost too; then restoring names the chunk.
-    :raises CorruptionError: a segment is damaged.
+    :param warn: told of segments that are damaged, and of unindexed packs that cannot be read. No snapshot
+        needs such a pack unless its segment was lost too; then restoring names the chunk.
     """
     condemned = state.condemned_names("packs")
-    indexed = _read_segments(storage, ring, repository_id, state.condemned_names("indexes"))
+    damaged: dict[str, str] = {}
+    indexed = _read_segments(storage, ring, repository_id, state.condemned_names("indexes"), damaged)
+    for problem in damaged.values():
+        warn(f"index segment is unusable, the footers of its packs are read instead: {problem}")
     listed = {info.name: info.size_bytes for info in storage.list("packs/") if info.name not in condemned}
 
     def rescue(name: str) -> PackRecords | None:
         try:
-            return PackRecords(
-                name, listed[name], read_footer(storage, ring, repository_id, name, listed[name])
-            )
+            if not listed[name]:
+                raise CorruptionError(f"{name} is empty")
+            records = read_footer(storage, ring, repository_id, name, listed[name])
+            parse_records(records, name)
+            return PackRecords(name, listed[name], records)
         except (CorruptionError, ObjectNotFoundError) as error:
+            damaged[name] = str(error)
             warn(f"pack without an index segment is unusable: {error}")
             return None
 
     with ThreadPoolExecutor(_READERS) as pool:
         adopted = [pack for pack in pool.map(rescue, listed.keys() - indexed.keys()) if pack]
     present = [pack for pack in indexed.values() if listed.get(pack.name) == pack.size_bytes]
-    for pack in (*present, *adopted):
-        parse_records(pack.records, pack.name)
     index = ChunkIndex.build([*present, *adopted])
-    index.adopted = adopted
-    index.missing = {
-        pack.name
+    index.adopted, index.listed, index.damaged = adopted, listed, damaged
+    index.lost = [
+        pack
         for pack in indexed.values()
         if pack.name not in condemned and listed.get(pack.name) != pack.size_bytes
-    }
+    ]
     return index
