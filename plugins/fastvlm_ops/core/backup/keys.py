@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import os
 import uuid
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -104,7 +106,7 @@ def write_passphrase_slot(storage: S3Storage, repository_id: str, ring: KeyRing,
     wrapped = AESGCM(_passphrase_key(passphrase, kdf)).encrypt(
         nonce, ring.to_json(), _slot_aad(repository_id, slot)
     )
-    content = {
+    content: dict[str, Any] = {
         "format": 1,
         "slot": slot,
         "kind": "passphrase",
@@ -113,8 +115,29 @@ def write_passphrase_slot(storage: S3Storage, repository_id: str, ring: KeyRing,
         "nonce": base64.b64encode(nonce).decode(),
         "key_ring": base64.b64encode(wrapped).decode(),
     }
+    content["mac"] = _slot_mac(content, ring)
     storage.put(f"keys/{repository_id}/{slot}.json", json.dumps(content, indent=1).encode())
     return slot
+
+
+def _slot_mac(slot: dict[str, Any], ring: KeyRing) -> str:
+    """Over all members but itself, so that a slot can be verified without its passphrase."""
+    content = {name: value for name, value in slot.items() if name != "mac"}
+    line = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return blake3(line, key=ring.log_key).hexdigest()
+
+
+def verify_slot(data: bytes, ring: KeyRing, name: str) -> None:
+    """:raises CorruptionError: when a slot is not as it was written, or another under this name."""
+    try:
+        slot = json.loads(data)
+        expected, found = _slot_mac(slot, ring), str(slot.get("mac", ""))
+    except (ValueError, AttributeError) as error:
+        raise CorruptionError(f"{name} is not a key slot: {error}") from error
+    if not hmac.compare_digest(expected.encode(), found.encode()):
+        raise CorruptionError(f"{name} is damaged or was forged (MAC does not fit)")
+    if name != f"{name.rpartition('/')[0]}/{slot.get('slot')}.json":
+        raise CorruptionError(f"{name} holds slot {slot.get('slot')}")
 
 
 def open_ring(storage: S3Storage, repository_id: str, passphrase: str) -> KeyRing:

@@ -23,7 +23,7 @@ def format_bytes(size_bytes: int) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """One progress report. Sizes in bytes, ``elapsed_seconds`` since the start."""
+    """One progress report. Sizes in bytes, ``elapsed_seconds`` since the start; ``files`` counts ``unit``."""
 
     action: str
     component: str
@@ -32,6 +32,7 @@ class Progress:
     read_bytes: int
     transferred_bytes: int
     total_bytes: int | None = None
+    unit: str = "files"
 
     def line(self) -> str:
         """The report as one line of a log."""
@@ -40,7 +41,7 @@ class Progress:
             share = min(100.0, 100.0 * self.read_bytes / self.total_bytes)
             done = f"{done} of {format_bytes(self.total_bytes)} ({share:.0f} %)"
         return (
-            f"{self.action} {self.component}: {self.files} files, {done}, "
+            f"{self.action} {self.component}: {self.files} {self.unit}, {done}, "
             f"{format_bytes(self.transferred_bytes)} transferred, {self.elapsed_seconds:.0f} s"
         )
 
@@ -58,6 +59,7 @@ class ProgressMeter:
         callback: ProgressCallback | None,
         interval_seconds: float = 3.0,
         total_bytes: int | None = None,
+        unit: str = "files",
     ) -> None:
         self.action = action
         self.component = component
@@ -65,6 +67,7 @@ class ProgressMeter:
         self.read_bytes = 0
         self.transferred_bytes = 0
         self.total_bytes = total_bytes
+        self.unit = unit
         self._callback = callback
         self._interval = interval_seconds
         self._started = time.monotonic()
@@ -94,5 +97,6 @@ class ProgressMeter:
                     self.read_bytes,
                     self.transferred_bytes,
                     self.total_bytes,
+                    self.unit,
                 )
             )
