@@ -23,6 +23,8 @@ from fastvlm_ops.core.backup.restore import RestoreResult, restore_snapshot
 from fastvlm_ops.core.backup.sets import BackupSet, SetMember, list_sets, publish_set, select_set
 from fastvlm_ops.core.backup.sources import FolderSource, Source, SQLiteSource
 from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
+from fastvlm_ops.core.backup.verify import verify_repository, verify_set_members
+from fastvlm_ops.core.backup.verify_result import VerifyResult
 
 __all__ = [
     "AccessDeniedError",
@@ -48,6 +50,7 @@ __all__ = [
     "SourceError",
     "StorageError",
     "UnsafeEndpointError",
+    "VerifyResult",
     "WrongKeyError",
     "create_client",
     "create_snapshot",
@@ -59,4 +62,6 @@ __all__ = [
     "publish_set",
     "restore_snapshot",
     "select_set",
+    "verify_repository",
+    "verify_set_members",
 ]
