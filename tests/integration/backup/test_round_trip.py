@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -272,3 +273,45 @@ def test_damaged_and_empty_sources_are_refused(repository: Repository, tmp_path:
         with pytest.raises(SourceError, match=message):
             create_snapshot(repository, source, component="data", kind="full", run_key="run-1")
     assert repository.refresh().snapshots == {}
+
+
+def test_an_unchanged_database_is_not_copied_again(repository: Repository, tmp_path: Path) -> None:
+    """Every commit shows in the size or times of the database or of its write-ahead log."""
+    path = tmp_path / "data" / "application.db"
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE t (a)")
+        database.executemany("INSERT INTO t VALUES (?)", (("x" * 1000,) for _ in range(500)))
+        database.commit()
+        time.sleep(0.1)  # the times have to be clearly before the first backup
+        copies: list[Path] = []
+
+        class Watched(SQLiteSource):
+            def _copy(self, copy: Path) -> None:
+                copies.append(copy)
+                super()._copy(copy)
+
+        def run(number: int, kind: str) -> SnapshotResult:
+            return create_snapshot(
+                repository,
+                Watched(path, scratch_dir=tmp_path / "scratch"),
+                component="data",
+                kind="full" if kind == "full" else "incremental",
+                run_key=f"run-{number}",
+            )
+
+        first = run(0, "full")
+        second = run(1, "incremental")
+        assert (len(copies), second.new_bytes < 1024, second.files) == (1, True, first.files)
+        with database:
+            database.execute("UPDATE t SET a = 'changed' WHERE rowid = 7")
+        third = run(2, "incremental")
+        run(3, "full")
+        assert len(copies) == 3
+        for snapshot, changed in ((second, 0), (third, 1)):
+            target = tmp_path / snapshot.snapshot_id
+            restore_snapshot(repository, snapshot.snapshot_id, target)
+            with contextlib.closing(sqlite3.connect(target / "application.db")) as restored:
+                query = "SELECT count(*) FROM t WHERE a = 'changed'"
+                assert restored.execute(query).fetchone() == (changed,)

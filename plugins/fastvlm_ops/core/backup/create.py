@@ -69,22 +69,40 @@ class SnapshotResult:
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What was asked for."""
+
+    repository: Repository
+    source: Source
+    component: str
+    kind: Kind
+    run_key: str
+    include_hash: str
+
+
 @dataclass
 class _Run:
     """State of one attempt."""
 
-    repository: Repository
-    source: Source
+    job: _Job
     reader: ChunkReader
     writer: ChunkWriter
     meter: ProgressMeter
-    view: SourceView
     warnings: list[str]
-    parent_entries: _ParentEntries
     files: int = 0
     size_bytes: int = 0
     entries: int = 0
     hard_links: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """An opened source, and the parent's entries beside it."""
+
+    view: SourceView
+    parent_entries: _ParentEntries
+    content_chunker: Chunker
 
 
 class _ParentEntries:
@@ -119,12 +137,16 @@ class _ParentEntries:
             return None
         if not old.same_file(entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode):
             return None
-        # A file written in the same tick in which it was read shows no later time: read it again.
-        latest = max(entry.mtime_ns, entry.ctime_ns)
-        coarse = entry.mtime_ns % 1_000_000_000 == 0
-        if latest >= self._started_ns - (_COARSE_GRAIN_NS if coarse else _FINE_GRAIN_NS):
-            return None
-        return old
+        return old if _settled(entry.mtime_ns, entry.ctime_ns, self._started_ns) else None
+
+
+def _settled(mtime_ns: int, ctime_ns: int, read_ns: int) -> bool:
+    """Whether a file's times are clearly before it was read.
+
+    A file written again in the same tick of the clock in which it was read shows no later time.
+    """
+    grain = _COARSE_GRAIN_NS if mtime_ns % 1_000_000_000 == 0 else _FINE_GRAIN_NS
+    return max(mtime_ns, ctime_ns) < read_ns - grain
 
 
 def create_snapshot(
@@ -154,9 +176,10 @@ def create_snapshot(
     if made is not None:
         return _result(made, reused=True)
     probe_conditional_writes(repository.storage)
+    job = _Job(repository, source, component, kind, run_key, include_hash)
     for attempt in range(_COMMIT_ATTEMPTS):
         try:
-            return _attempt(repository, source, component, kind, run_key, include_hash, progress)
+            return _attempt(job, progress)
         except _AlreadyMadeError:
             break
         except _CondemnedError:
@@ -186,75 +209,90 @@ def _result(body: dict[str, Any], *, reused: bool, duration_seconds: float = 0.0
     )
 
 
-def _attempt(
-    repository: Repository,
-    source: Source,
-    component: str,
-    kind: Kind,
-    run_key: str,
-    include_hash: str,
-    progress: ProgressCallback | None,
-) -> SnapshotResult:
-    started = datetime.now(UTC)
-    started_ns = time.time_ns()
-    state = repository.log.state
-    snapshot_id = f"{component}-{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-    meter = ProgressMeter("backup", component, progress)
+def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
+    started, started_ns = datetime.now(UTC), time.time_ns()
+    snapshot_id = f"{job.component}-{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    meter = ProgressMeter("backup", job.component, progress)
     warnings: list[str] = []
-    index = repository.load_index(warnings.append)
-    with (
-        source.open() as view,
-        ChunkWriter(
-            repository, index, f"index/{component}/{snapshot_id}", meter, check_packs=kind == "full"
-        ) as writer,
-    ):
-        reader = ChunkReader(repository, index)
-        parent, parent_entries = _open_parent(
-            repository, state, reader, component, kind, trusted=not index.missing, warn=warnings.append
-        )
-        run = _Run(repository, source, reader, writer, meter, view, warnings, parent_entries)
-        tree = _store_tree(run)
-        if not run.files:
-            raise SourceError(f"{source.path} holds no file to back up; an empty backup is refused")
+    index = job.repository.load_index(warnings.append)
+    parent = _find_parent(job, warnings.append)
+    prefix = f"index/{job.component}/{snapshot_id}"
+    with ChunkWriter(job.repository, index, prefix, meter, check_packs=job.kind == "full") as writer:
+        run = _Run(job, ChunkReader(job.repository, index), writer, meter, warnings)
+        # When no indexed pack is missing, every chunk of a committed snapshot is there.
+        contents = _store_source(run, parent, trusted=not index.missing)
         writer.flush()
         manifest = {
             "format": 1,
             "snapshot_id": snapshot_id,
-            "component": component,
-            "kind": kind,
-            "run_key": run_key,
-            "parent": parent,
-            "source": {"kind": source.kind, "path": os.fspath(source.path), "host": socket.gethostname()},
+            "component": job.component,
+            "kind": job.kind,
+            "run_key": job.run_key,
+            "parent": parent["snapshot_id"] if parent else None,
+            "source": {
+                "kind": job.source.kind,
+                "path": os.fspath(job.source.path),
+                "host": socket.gethostname(),
+            },
             "started": started.isoformat(timespec="milliseconds"),
             "started_ns": started_ns,
             "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "tool": f"fastvlm-ops {fastvlm_ops.__version__}, Python {platform.python_version()}",
-            "include_hash": include_hash,
-            "evidence": view.evidence,
-            "totals": {"entries": run.entries, "files": run.files, "size_bytes": run.size_bytes},
-            "warnings": (warnings + view.warnings + writer.warnings)[:_WARNINGS_KEPT],
-            "tree": tree,
+            "include_hash": job.include_hash,
+            **contents,
+            "warnings": (warnings + writer.warnings)[:_WARNINGS_KEPT],
         }
         body = _commit(run, manifest)
     meter.report()
     return _result(body, reused=False, duration_seconds=meter.elapsed_seconds)
 
 
+def _store_source(run: _Run, parent: dict[str, Any] | None, *, trusted: bool) -> dict[str, Any]:
+    """Store what the source holds; returns the manifest's ``evidence``, ``totals`` and ``tree``.
+
+    :param trusted: the parent's chunks are known to be there.
+    :raises SourceError: it holds no file.
+    """
+    source = run.job.source
+    fingerprint = source.fingerprint()
+    if parent is not None and trusted and _same_fingerprint(parent, fingerprint):
+        run.files, run.size_bytes = parent["totals"]["files"], parent["totals"]["size_bytes"]
+        run.meter.add(files=run.files, read_bytes=run.size_bytes)
+        return {key: parent[key] for key in ("evidence", "totals", "tree")}
+    entries = read_tree(run.reader, parent["tree"]) if parent else iter(())
+    started_ns = parent["started_ns"] if parent else 0
+    with source.open() as view:
+        beside = _ParentEntries(entries, started_ns, trusted, run.warnings.append)
+        scan = _Scan(view, beside, run.job.repository.chunker("content"))
+        tree = _store_tree(run, scan)
+        run.warnings += view.warnings
+    if not run.files:
+        raise SourceError(f"{source.path} holds no file to back up; an empty backup is refused")
+    return {
+        "evidence": {**view.evidence, "fingerprint": fingerprint},
+        "totals": {"entries": run.entries, "files": run.files, "size_bytes": run.size_bytes},
+        "tree": tree,
+    }
+
+
+def _same_fingerprint(parent: dict[str, Any], fingerprint: list[list[int]] | None) -> bool:
+    if fingerprint is None or parent["evidence"].get("fingerprint") != fingerprint:
+        return False
+    return all(_settled(mtime, ctime, parent["started_ns"]) for _, mtime, ctime, _ in fingerprint)
+
+
 def _commit(run: _Run, manifest: dict[str, Any]) -> dict[str, Any]:
     """Store the manifest, then claim its place in the log."""
     name = f"snapshots/{manifest['component']}/{manifest['snapshot_id']}"
     stored = run.writer.put_manifest(name, json.dumps(manifest, separators=(",", ":")).encode())
+    copied = ("snapshot_id", "component", "kind", "run_key", "parent", "finished", "warnings")
     body = {
-        **{
-            key: manifest[key]
-            for key in ("snapshot_id", "component", "kind", "run_key", "parent", "finished")
-        },
+        **{key: manifest[key] for key in copied},
         "manifest": name,
         "sha256": hashlib.sha256(stored).hexdigest(),
         "files": run.files,
         "size_bytes": run.size_bytes,
         "new_bytes": run.writer.transferred_bytes,
-        "warnings": manifest["warnings"],
     }
 
     def still_valid(state: LogState) -> None:
@@ -266,49 +304,35 @@ def _commit(run: _Run, manifest: dict[str, Any]) -> dict[str, Any]:
         if run.writer.used_packs & state.condemned_names("packs"):
             raise _CondemnedError
 
-    seq = run.repository.log.append("snapshot", body, still_valid=still_valid)
+    seq = run.job.repository.log.append("snapshot", body, still_valid=still_valid)
     return {**body, "seq": seq}
 
 
-def _open_parent(
-    repository: Repository,
-    state: LogState,
-    reader: ChunkReader,
-    component: str,
-    kind: Kind,
-    *,
-    trusted: bool,
-    warn: Callable[[str], None],
-) -> tuple[str | None, _ParentEntries]:
-    """The snapshot that an incremental builds on; none for a full one, or where it cannot be read.
-
-    :param trusted: no indexed pack is missing, so that every chunk of a committed snapshot is there.
-    """
-    record = state.latest_snapshot(component) if kind == "incremental" else None
-    nothing = _ParentEntries(iter(()), 0, trusted=True, warn=warn)
+def _find_parent(job: _Job, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """Manifest of the snapshot an incremental builds on; none for a full one, or where it is damaged."""
+    if job.kind == "full":
+        return None
+    record = job.repository.log.state.latest_snapshot(job.component)
     if record is None:
-        return None, nothing
+        return None
     try:
-        manifest = read_manifest(repository, record)
+        return read_manifest(job.repository, record)
     except CorruptionError as error:
         warn(f"the parent is damaged, everything is read again: {error}")
-        return None, nothing
-    entries = read_tree(reader, manifest["tree"])
-    return record["snapshot_id"], _ParentEntries(entries, manifest["started_ns"], trusted, warn)
+        return None
 
 
-def _store_tree(run: _Run) -> dict[str, list[str]]:
+def _store_tree(run: _Run, scan: _Scan) -> dict[str, list[str]]:
     """Store every entry's contents, and the tree of entries itself; returns the tree's id list."""
-    content_chunker = run.repository.chunker("content")
     with tempfile.SpooledTemporaryFile(_TREE_SPOOL_BYTES) as tree:
-        for scanned in run.view.entries():
+        for scanned in scan.view.entries():
             entry = scanned.entry
-            if entry.type == "file" and not _store_file(run, scanned, content_chunker):
+            if entry.type == "file" and not _store_file(run, scan, scanned):
                 continue
             tree.write(encode_entry(entry))
             run.entries += 1
         tree.seek(0)
-        ids = run.writer.put_stream(run.repository.chunker("tree"), _reader_of(tree))
+        ids = run.writer.put_stream(run.job.repository.chunker("tree"), _reader_of(tree))
     return ids.to_json()
 
 
@@ -321,7 +345,7 @@ def _reader_of(file: Any) -> Any:
     return read_into
 
 
-def _store_file(run: _Run, scanned: ScannedEntry, content_chunker: Chunker) -> bool:
+def _store_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
     """Store a file's contents into its entry; False when it vanished."""
     entry = scanned.entry
     if scanned.links > 1:
@@ -330,11 +354,11 @@ def _store_file(run: _Run, scanned: ScannedEntry, content_chunker: Chunker) -> b
             entry.hard_link = first
             run.files += 1
             return True
-    old = run.parent_entries.unchanged(entry) if run.view.can_skip_unchanged else None
-    if old is not None and (run.parent_entries.trusted or _all_stored(run, old)):
+    old = scan.parent_entries.unchanged(entry) if scan.view.can_skip_unchanged else None
+    if old is not None and (scan.parent_entries.trusted or _all_stored(run, old)):
         entry.contents, entry.blake3, entry.extents = old.contents, old.blake3, old.extents
         run.meter.add(read_bytes=entry.size)
-    elif not _read_file(run, scanned, content_chunker):
+    elif not _read_file(run, scan, scanned):
         run.hard_links.pop((entry.device, entry.inode), None)
         return False
     run.files += 1
@@ -353,20 +377,20 @@ def _all_stored(run: _Run, entry: Entry) -> bool:
         return False
 
 
-def _read_file(run: _Run, scanned: ScannedEntry, content_chunker: Chunker) -> bool:
+def _read_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
     """Read a file, again when it changes meanwhile; False when it vanished.
 
     :raises SourceError: when it may not be read.
     """
     entry = scanned.entry
-    page_bytes = run.view.page_bytes
-    chunker = content_chunker if page_bytes is None else PageChunker(page_bytes)
+    page_bytes = scan.view.page_bytes
+    chunker = scan.content_chunker if page_bytes is None else PageChunker(page_bytes)
     for attempt in range(1, _READ_ATTEMPTS + 1):
         try:
             descriptor = scanned.open()
         except PermissionError as error:
             raise SourceError(
-                f"{run.source.path}/{show(entry.path)} cannot be read: {error.strerror}"
+                f"{run.job.source.path}/{show(entry.path)} cannot be read: {error.strerror}"
             ) from error
         except OSError as error:  # gone, or no longer a regular file
             run.warnings.append(f"{show(entry.path)}: left out, {error.strerror} when it was opened")
@@ -375,7 +399,7 @@ def _read_file(run: _Run, scanned: ScannedEntry, content_chunker: Chunker) -> bo
             steady = store_contents(run.writer, chunker, descriptor, entry, run.meter)
         except OSError as error:
             raise SourceError(
-                f"{run.source.path}/{show(entry.path)} cannot be read: {error.strerror}"
+                f"{run.job.source.path}/{show(entry.path)} cannot be read: {error.strerror}"
             ) from error
         finally:
             os.close(descriptor)

@@ -109,18 +109,31 @@ def pack_object_name(digest: bytes) -> str:
     return f"packs/{digest.hex()[:2]}/{digest.hex()}"
 
 
+_WORDS: dict[int, np.dtype[np.unsignedinteger]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+
+
 def split_planes(raw: bytes, stride: int) -> bytes:
-    """Bytes k, k+stride, … of each plane k together; the rest unsplit."""
-    whole = len(raw) // stride * stride
-    planes = np.frombuffer(raw, np.uint8, whole).reshape(-1, stride).T
-    return planes.tobytes() + raw[whole:]
+    """Bytes k, k+stride, … of each plane k together; the rest unsplit. By shifts, several times as fast as
+    a transposed copy.
+    """
+    count = len(raw) // stride
+    words = np.frombuffer(raw, _WORDS[stride], count)
+    planes = np.empty((stride, count), np.uint8)
+    for k in range(stride):
+        planes[k] = words >> (8 * k)
+    return planes.tobytes() + raw[count * stride :]
 
 
 def join_planes(split: bytes, stride: int) -> bytes:
     """The inverse of :func:`split_planes`."""
-    whole = len(split) // stride * stride
-    planes = np.frombuffer(split, np.uint8, whole).reshape(stride, -1).T
-    return planes.tobytes() + split[whole:]
+    count = len(split) // stride
+    planes = np.frombuffer(split, np.uint8, count * stride).reshape(stride, count)
+    words = planes[stride - 1].astype(_WORDS[stride])
+    for k in range(stride - 2, -1, -1):
+        words <<= 8
+        words |= planes[k]
+    joined: bytes = words.tobytes()
+    return joined + split[count * stride :]
 
 
 def choose_stride(raw: bytes) -> int:

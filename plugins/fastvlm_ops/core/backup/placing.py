@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from blake3 import blake3
 
@@ -20,6 +26,8 @@ from fastvlm_ops.core.backup.tree import Entry
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _WARNINGS_KEPT = 100
 _HASH_BYTES = 1 << 20
+_FINISHERS = 4
+_FINISHING = 64
 
 
 class PresentTree:
@@ -62,8 +70,34 @@ def _hash(descriptor: int, entry: Entry) -> bool:
     return hasher.hexdigest() == entry.blake3
 
 
+@dataclass
+class _Directory:
+    """An open directory of the target. Finished, and closed, when nothing is under way in it any more."""
+
+    entry: Entry | None
+    descriptor: int
+    above: _Directory | None
+    users: int = 1
+
+
+@dataclass
+class _File:
+    """A file under a temporary name, being written."""
+
+    entry: Entry
+    descriptor: int
+    parent: _Directory
+    temporary: bytes
+    extents: list[tuple[int, int]]
+    position: int = 0
+    hasher: Any = field(default_factory=blake3)
+
+
 class TreeWriter:
     """Takes validated entries in tree order.
+
+    Files are flushed to the disk and named by a few threads, since a flush is mostly waiting; a directory
+    gets its metadata when all in it is done.
 
     :param target: an existing folder.
     :param snapshot_id: part of the temporary names, so that leftovers are recognised.
@@ -73,119 +107,163 @@ class TreeWriter:
     def __init__(self, target: Path, snapshot_id: str, keep_replaced: Path | None = None) -> None:
         self._target = target
         self._keep_replaced = keep_replaced
-        self._temporary = f".fastvlm-restore-{snapshot_id}".encode()
-        self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-        self._stack: list[tuple[Entry, int]] = []
-        self._descriptor: int | None = None
-        self._position = 0
-        self._extents: list[tuple[int, int]] = []
-        self._hasher = blake3()
+        self._prefix = f".fastvlm-restore-{snapshot_id}".encode()
+        self._numbers = itertools.count()
+        self._root = _Directory(None, os.open(target, os.O_RDONLY | os.O_DIRECTORY), None)
+        self._directory = self._root
+        self._file: _File | None = None
+        self._pool = ThreadPoolExecutor(_FINISHERS, thread_name_prefix="finish")
+        self._finishing: deque[Future[None]] = deque()
+        self._lock = Lock()
         self.kept_files = 0
         self.replaced_files = 0
         self.warnings: list[str] = []
 
     def __enter__(self) -> TreeWriter:
+        self._remove_leftovers(self._root.descriptor)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._drop_file()
         try:
-            self._drop_temporary()
-            while self._stack:
-                self._leave(complete=kind is None)
+            if kind is None:
+                self._finish_all()
         finally:
-            os.close(self._root)
+            self._pool.shutdown(wait=True)  # what is verified gets its name also when something else failed
+            self._leave_all(complete=kind is None)
+
+    def _leave_all(self, *, complete: bool) -> None:
+        directory: _Directory | None = self._directory
+        while directory is not None:
+            above = directory.above
+            if complete and directory.entry is not None:
+                self._release(directory)
+            else:
+                os.close(directory.descriptor)
+            directory = above
 
     # -- directories -------------------------------------------------------------------------------
 
-    def _parent(self, entry: Entry) -> int:
-        """The open directory an entry belongs to; those that are complete are left."""
-        while self._stack and self._stack[-1][0].parts != entry.parts[:-1]:
-            self._leave(complete=True)
-        return self._stack[-1][1] if self._stack else self._root
+    def _parent(self, entry: Entry) -> _Directory:
+        """The open directory an entry belongs to; those behind us are let go."""
+        above = entry.parts[:-1]
+        while self._directory.entry is not None and self._directory.entry.parts != above:
+            directory, self._directory = self._directory, self._directory.above or self._root
+            self._release(directory)
+        return self._directory
 
-    def _leave(self, *, complete: bool) -> None:
-        entry, directory = self._stack.pop()
+    def _release(self, directory: _Directory) -> None:
+        """One user less; the last one gives the directory its metadata."""
+        with self._lock:
+            directory.users -= 1
+            if directory.users:
+                return
         try:
-            if complete:
-                self._set_metadata(entry, directory)
-                os.fsync(directory)
-        finally:
-            os.close(directory)
+            try:
+                if directory.entry is not None:
+                    self._set_metadata(directory.entry, directory.descriptor)
+                os.fsync(directory.descriptor)
+            finally:
+                os.close(directory.descriptor)
+        except OSError as error:
+            raise RestoreTargetError(f"{self._target} cannot be finished: {error.strerror}") from error
+        if directory.above is not None and directory.above.entry is not None:
+            self._release(directory.above)
+
+    def _hold(self, directory: _Directory) -> _Directory:
+        with self._lock:
+            directory.users += 1
+        return directory
 
     def _enter(self, entry: Entry) -> None:
         if not entry.parts:
-            self._stack.append((entry, os.open(".", _DIRECTORY, dir_fd=self._root)))
+            descriptor = os.open(".", _DIRECTORY, dir_fd=self._root.descriptor)
+            self._directory = _Directory(entry, descriptor, self._root)
             return
         parent, name = self._parent(entry), entry.parts[-1]
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent)
-        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-        if self._keep_replaced is None:  # ours, perhaps from an attempt that is being continued
-            os.fchmod(descriptor, 0o700)
-        self._stack.append((entry, descriptor))
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent.descriptor)
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent.descriptor)
+        if not is_new:
+            self._remove_leftovers(descriptor)
+            if self._keep_replaced is None:  # ours, from the attempt that is being continued
+                os.fchmod(descriptor, 0o700)
+        self._directory = _Directory(entry, descriptor, self._hold(parent))
+
+    def _remove_leftovers(self, directory: int) -> None:
+        """Temporary files of an attempt that was killed."""
+        for name in map(os.fsencode, os.listdir(directory)):
+            if name.startswith(self._prefix):
+                os.unlink(name, dir_fd=directory)
 
     # -- files -------------------------------------------------------------------------------------
 
     def write(self, entry: Entry, data: bytes) -> None:
         """Append to the file under way, begun with its first bytes."""
         try:
-            if self._descriptor is None:
-                self._begin(entry)
-            self._hasher.update(data)
+            file = self._file or self._begin(entry)
+            file.hasher.update(data)
             view = memoryview(data)
             while len(view):
-                view = view[self._write_some(view) :]
+                view = view[_write_some(file, view) :]
         except OSError as error:
             raise self._failed(entry, error) from error
 
-    def _begin(self, entry: Entry) -> None:
+    def _begin(self, entry: Entry) -> _File:
         parent = self._parent(entry)
-        self._unlink(self._temporary, parent)
+        temporary = self._temporary()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        self._descriptor = os.open(self._temporary, flags, 0o600, dir_fd=parent)
-        self._hasher = blake3()
-        self._extents = list(reversed(entry.extents if entry.extents is not None else [(0, entry.size)]))
-        self._position = 0
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=parent.descriptor)
+        extents = list(reversed(entry.extents if entry.extents is not None else [(0, entry.size)]))
+        self._file = _File(entry, descriptor, parent, temporary, extents)
+        return self._file
 
-    def _write_some(self, view: memoryview) -> int:
-        """Write into the current extent; returns the count."""
-        assert self._descriptor is not None  # noqa: S101 - write() has begun the file
-        if not self._extents:
-            raise CorruptionError("a file has more bytes than its extents")  # _validate() excludes it
-        start, length = self._extents[-1]
-        count = os.pwrite(self._descriptor, view[: length - self._position], start + self._position)
-        self._position += count
-        if self._position == length:
-            self._extents.pop()
-            self._position = 0
-        return count
+    def _temporary(self) -> bytes:
+        return b"%s-%d" % (self._prefix, next(self._numbers))
 
     def finish(self, entry: Entry) -> None:
-        """Verify the file under way, give it its metadata, and then its name.
+        """Verify the file under way; it gets its metadata, is flushed, and then gets its name.
 
         :raises CorruptionError: the contents are not those that were backed up; nothing bears the name.
         """
-        descriptor = self._descriptor
-        assert descriptor is not None  # noqa: S101 - write() comes first
-        if self._hasher.hexdigest() != entry.blake3:
-            self._drop_temporary()
+        file = self._file
+        assert file is not None  # noqa: S101 - write() comes first
+        if file.hasher.hexdigest() != entry.blake3:
+            self._drop_file()
             raise CorruptionError(f"{show(entry.path)} does not have the hash it was backed up with")
-        parent = self._stack[-1][1]
+        self._file = None
+        self._hold(file.parent)
+        self._finishing.append(self._pool.submit(self._finish, file))
+        while len(self._finishing) > _FINISHING:
+            self._finishing.popleft().result()
+
+    def _finish(self, file: _File) -> None:
         try:
-            if entry.extents is not None:
-                os.ftruncate(descriptor, entry.size)
-            self._set_metadata(entry, descriptor)
-            os.fsync(descriptor)
-            self._give_name(entry, parent)
+            try:
+                if file.entry.extents is not None:
+                    os.ftruncate(file.descriptor, file.entry.size)
+                self._set_metadata(file.entry, file.descriptor)
+                os.fsync(file.descriptor)
+                self._give_name(file.entry, file.temporary, file.parent.descriptor)
+            finally:
+                os.close(file.descriptor)
         except OSError as error:
-            raise self._failed(entry, error) from error
-        os.close(descriptor)
-        self._descriptor = None
+            _unlink(file.temporary, file.parent.descriptor)
+            raise self._failed(file.entry, error) from error
+        self._release(file.parent)
+
+    def _finish_all(self) -> None:
+        while self._finishing:
+            self._finishing.popleft().result()
 
     def keep(self, entry: Entry) -> None:
         """Give a file that is there its metadata."""
         self.kept_files += 1
-        descriptor = os.open(entry.parts[-1], os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._parent(entry))
+        parent = self._parent(entry).descriptor
+        descriptor = os.open(entry.parts[-1], os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
         try:
             self._set_metadata(entry, descriptor)
         finally:
@@ -202,10 +280,11 @@ class TreeWriter:
             raise self._failed(entry, error) from error
 
     def _place_node(self, entry: Entry) -> None:
-        parent, name = self._parent(entry), self._temporary
-        self._unlink(name, parent)
+        parent, name = self._parent(entry).descriptor, self._temporary()
         if entry.hard_link is not None:
-            os.link(entry.hard_link, name, src_dir_fd=self._root, dst_dir_fd=parent, follow_symlinks=False)
+            self._finish_all()  # the file it is a link to has to have its name
+            root = self._root.descriptor
+            os.link(entry.hard_link, name, src_dir_fd=root, dst_dir_fd=parent, follow_symlinks=False)
         elif entry.type == "symlink":
             os.symlink(entry.target or b"", name, dir_fd=parent)
         elif entry.type == "fifo":
@@ -218,25 +297,24 @@ class TreeWriter:
             if entry.type != "symlink":
                 os.chmod(name, entry.mode, dir_fd=parent)
             os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
-        self._give_name(entry, parent)
+        self._give_name(entry, name, parent)
 
-    def _give_name(self, entry: Entry, parent: int) -> None:
+    def _give_name(self, entry: Entry, temporary: bytes, parent: int) -> None:
         """From the temporary name to the entry's, in one step; what stood there is kept first."""
         name = entry.parts[-1]
-        if self._keep_replaced is not None:
+        if self._keep_replaced is not None and _exists(name, parent):
             self._keep(entry, name, parent)
-        os.rename(self._temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         if entry.hard_link is not None:  # renaming one link of a file to another does nothing at all
-            self._unlink(self._temporary, parent)
+            _unlink(temporary, parent)
 
     def _keep(self, entry: Entry, name: bytes, parent: int) -> None:
         kept = os.path.join(os.fsencode(self._keep_replaced or b""), entry.path)
-        if not _exists(name, parent):
-            return
         os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
         with contextlib.suppress(FileExistsError):  # by an attempt that was stopped right here
             os.link(name, kept, src_dir_fd=parent, follow_symlinks=False)
-        self.replaced_files += 1
+        with self._lock:
+            self.replaced_files += 1
 
     # -- shared ------------------------------------------------------------------------------------
 
@@ -259,22 +337,32 @@ class TreeWriter:
             self.warnings.append(message)
 
     def _failed(self, entry: Entry, error: OSError) -> RestoreTargetError:
-        self._drop_temporary()
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         return RestoreTargetError(f"{self._target}/{show(entry.path)} cannot be written: {what}")
 
-    def _drop_temporary(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            self._unlink(self._temporary, self._stack[-1][1])
+    def _drop_file(self) -> None:
+        if self._file is not None:
+            os.close(self._file.descriptor)
+            _unlink(self._file.temporary, self._file.parent.descriptor)
+            self._file = None
 
-    @staticmethod
-    def _unlink(name: bytes, directory: int) -> None:
-        try:
-            os.unlink(name, dir_fd=directory)
-        except FileNotFoundError:
-            return
+
+def _write_some(file: _File, view: memoryview) -> int:
+    """Write into the current extent; returns the count."""
+    if not file.extents:
+        raise CorruptionError("a file has more bytes than its extents")  # validation excludes it
+    start, length = file.extents[-1]
+    count = os.pwrite(file.descriptor, view[: length - file.position], start + file.position)
+    file.position += count
+    if file.position == length:
+        file.extents.pop()
+        file.position = 0
+    return count
+
+
+def _unlink(name: bytes, directory: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
 
 
 def _exists(name: bytes, directory: int) -> bool:

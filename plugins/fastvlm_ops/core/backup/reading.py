@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import OrderedDict, deque
@@ -53,15 +54,30 @@ class _FrameKey(NamedTuple):
     frame: int
 
 
+class _Place(NamedTuple):
+    """A chunk that is wanted, and where it lies."""
+
+    chunk_id: bytes
+    location: Location
+
+
+@dataclass
+class _Fetched:
+    """Frames as opened, and the wanted chunks of them that are verified."""
+
+    frames: dict[_FrameKey, bytes] = field(default_factory=dict)
+    chunks: dict[bytes, bytes] = field(default_factory=dict)
+
+
 @dataclass
 class _Window:
     """Chunks that are fetched together, and the frames they lie in."""
 
     items: list[tuple[Any, bytes | None, Location | None]] = field(default_factory=list)
-    wanted: dict[_FrameKey, Location] = field(default_factory=dict)
+    wanted: dict[_FrameKey, list[_Place]] = field(default_factory=dict)
     carried: set[_FrameKey] = field(default_factory=set)
     raw_bytes: int = 0
-    fetches: list[Future[dict[_FrameKey, bytes]]] = field(default_factory=list)
+    fetches: list[Future[_Fetched]] = field(default_factory=list)
 
 
 class ChunkReader:
@@ -176,25 +192,27 @@ class ChunkReader:
                     if not ahead:
                         return
                     window = ahead.popleft()
-                    frames = {key: before[key] for key in window.carried if key in before}
+                    fetched = _Fetched({key: before[key] for key in window.carried if key in before})
                     for fetch in window.fetches:
-                        frames.update(fetch.result())
+                        fetched.frames.update(fetch.result().frames)
+                        fetched.chunks.update(fetch.result().chunks)
                     for tag, chunk_id, location in window.items:
                         try:
-                            data = self._take(chunk_id, location, frames)
+                            data = self._take(chunk_id, location, fetched)
                         except CorruptionError as error:
                             raise CorruptionError(f"{name(tag)} cannot be restored: {error}") from error
                         yield tag, data
-                    before = frames
+                    before = fetched.frames
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _take(
-        self, chunk_id: bytes | None, location: Location | None, frames: dict[_FrameKey, bytes]
-    ) -> bytes:
+    def _take(self, chunk_id: bytes | None, location: Location | None, fetched: _Fetched) -> bytes:
         if chunk_id is None or location is None:
             return b""
-        raw = frames.get(_FrameKey(location.pack, location.record.frame))
+        data = fetched.chunks.get(chunk_id)
+        if data is not None:
+            return data
+        raw = fetched.frames.get(_FrameKey(location.pack, location.record.frame))
         if raw is not None:
             try:
                 return self._cut(chunk_id, location, raw)
@@ -210,12 +228,16 @@ class ChunkReader:
             if location is None:
                 continue
             key = _FrameKey(location.pack, location.record.frame)
-            if key in window.wanted or key in window.carried:
+            place = _Place(chunk_id, location)  # type: ignore[arg-type]
+            if key in window.wanted:
+                window.wanted[key].append(place)
+                continue
+            if key in window.carried:
                 continue
             if key in before.wanted or key in before.carried:
                 window.carried.add(key)
             else:
-                window.wanted[key] = location
+                window.wanted[key] = [place]
             window.raw_bytes += location.record.raw_length
             if window.raw_bytes >= _WINDOW_BYTES:
                 yield window
@@ -225,40 +247,45 @@ class ChunkReader:
 
     def _submit(self, pool: ThreadPoolExecutor, window: _Window) -> None:
         """One request for each run of frames that lie close together in a pack."""
-        places = sorted(window.wanted.items(), key=lambda item: (item[0].pack, item[1].record.offset))
-        run: list[tuple[_FrameKey, Location]] = []
-        for place in places:
-            record = place[1].record
+        frames = sorted(window.wanted.values(), key=lambda places: _position(places[0]))
+        run: list[list[_Place]] = []
+        for places in frames:
+            location = places[0].location
             if run:
-                first, last = run[0][1].record, run[-1][1].record
-                gap = record.offset - (last.offset + last.stored_length)
-                length = record.offset + record.stored_length - first.offset
-                if run[0][0].pack != place[0].pack or gap > _GAP_BYTES or length > _RANGE_BYTES:
+                first, last = run[0][0].location, run[-1][0].location.record
+                gap = location.record.offset - (last.offset + last.stored_length)
+                length = location.record.offset + location.record.stored_length - first.record.offset
+                if first.pack != location.pack or gap > _GAP_BYTES or length > _RANGE_BYTES:
                     window.fetches.append(pool.submit(self._fetch_run, run))
                     run = []
-            run.append(place)
+            run.append(places)
         if run:
             window.fetches.append(pool.submit(self._fetch_run, run))
 
-    def _fetch_run(self, run: list[tuple[_FrameKey, Location]]) -> dict[_FrameKey, bytes]:
-        """Frames of one pack by one request; those that are damaged are left out."""
-        pack = run[0][0].pack
-        first, last = run[0][1].record, run[-1][1].record
+    def _fetch_run(self, run: list[list[_Place]]) -> _Fetched:
+        """Frames of one pack by one request; what is damaged is left out."""
+        pack = run[0][0].location.pack
+        first, last = run[0][0].location.record, run[-1][0].location.record
         start = 0 if first.offset == HEADER_BYTES and pack not in self._headers else first.offset
-        frames: dict[_FrameKey, bytes] = {}
+        fetched = _Fetched()
         try:
             data = memoryview(self._get_range(pack, start, last.offset + last.stored_length - start))
             header = self._header(pack) if start else self._parse_header(pack, bytes(data[:HEADER_BYTES]))
         except (CorruptionError, ObjectNotFoundError):
-            return frames
-        for key, location in run:
-            record = location.record
+            return fetched
+        for places in run:
+            record = places[0].location.record
             stored = data[record.offset - start : record.offset - start + record.stored_length]
-            try:
-                frames[key] = open_frame(self._repository.ring, header, stored, record, pack)
-            except CorruptionError:
-                continue
-        return frames
+            with contextlib.suppress(CorruptionError):
+                raw = open_frame(self._repository.ring, header, stored, record, pack)
+                fetched.frames[_FrameKey(pack, record.frame)] = raw
+                for chunk_id, location in places:
+                    fetched.chunks[chunk_id] = self._cut(chunk_id, location, raw)
+        return fetched
+
+
+def _position(place: _Place) -> tuple[str, int]:
+    return place.location.pack, place.location.record.offset
 
 
 def read_tree(reader: ChunkReader, tree: dict[str, Any]) -> Iterator[Entry]:

@@ -117,8 +117,9 @@ def select_set(repository: Repository, backup_id: str) -> BackupSet:
 
     :param backup_id: its id; ``latest`` for the newest with all components, full or incremental;
         ``latest-<kind>`` for the newest of a kind; or a time in ISO 8601 (UTC unless it says otherwise)
-        for the newest with all components that was published by then. Published when is decided by the
-        clock of S3, which stamps each entry of the log with a second, and order by the log, not by clocks of ours.
+        for the newest with all components that was published by then. When that was is decided by the
+        clock of S3, which stamps each entry of the log to the second, and order by the log: not by our
+        clocks.
     :raises BackupNotFoundError: naming the newest ids there are.
     """
     sets = list_sets(repository)

@@ -61,6 +61,11 @@ class Source(Protocol):
     def check(self) -> None:
         """:raises SourceError: when a backup could not even begin."""
 
+    def fingerprint(self) -> list[list[int]] | None:
+        """Status of the few files that a change of the whole source would show in: for each its size,
+        modification and change time in ns, and inode. None where only a scan can tell.
+        """
+
     def open(self) -> AbstractContextManager[SourceView]: ...
 
 
@@ -157,6 +162,9 @@ class FolderSource:
         with os.scandir(self.path) as entries:
             if next(entries, None) is None:
                 raise SourceError(f"{self.path} is empty; an empty backup is refused")
+
+    def fingerprint(self) -> None:
+        return None
 
     @contextmanager
     def open(self) -> Iterator[SourceView]:
@@ -266,6 +274,20 @@ class SQLiteSource:
         with self.path.open("rb") as file:
             if file.read(16) != _SQLITE_MAGIC:
                 raise SourceError(f"{self.path} is not an SQLite database (or an empty one)")
+
+    def fingerprint(self) -> list[list[int]]:
+        """Of the database and its write-ahead log: every commit writes to one of them."""
+        found = []
+        for suffix in ("", "-wal"):
+            try:
+                status = os.stat(f"{self.path}{suffix}")
+            except FileNotFoundError:
+                found.append([0, 0, 0, 0])
+                continue
+            # As root, SQLite sets the owner of the log whenever it opens it, our own reading included.
+            changed_ns = status.st_mtime_ns if suffix else status.st_ctime_ns
+            found.append([status.st_size, status.st_mtime_ns, changed_ns, status.st_ino])
+        return found
 
     @contextmanager
     def open(self) -> Iterator[SourceView]:
