@@ -20,6 +20,7 @@ from fastvlm_ops.core.backup.errors import (
 from fastvlm_ops.core.backup.progress import Progress, format_bytes
 from fastvlm_ops.core.backup.repository import Repository, initialise_repository, open_repository
 from fastvlm_ops.core.backup.restore import RestoreResult, restore_snapshot
+from fastvlm_ops.core.backup.retention import RetentionPlan, RetentionPolicy, plan_retention
 from fastvlm_ops.core.backup.sets import BackupSet, SetMember, list_sets, publish_set, select_set
 from fastvlm_ops.core.backup.sources import FolderSource, Source, SQLiteSource
 from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
@@ -42,6 +43,8 @@ __all__ = [
     "RepositoryNotFoundError",
     "RestoreResult",
     "RestoreTargetError",
+    "RetentionPlan",
+    "RetentionPolicy",
     "S3Storage",
     "SQLiteSource",
     "SetMember",
@@ -58,6 +61,7 @@ __all__ = [
     "initialise_repository",
     "list_sets",
     "open_repository",
+    "plan_retention",
     "probe_conditional_writes",
     "publish_set",
     "restore_snapshot",
