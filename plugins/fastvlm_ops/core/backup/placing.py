@@ -6,28 +6,29 @@ Works by open directories: a name is only ever resolved inside the directory it 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import itertools
 import os
 import stat
-from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from threading import Lock, RLock
+from typing import NamedTuple
 
 from blake3 import blake3
 
-from fastvlm_ops.core.backup.errors import CorruptionError, RestoreTargetError
+from fastvlm_ops.core.backup.errors import RestoreTargetError
 from fastvlm_ops.core.backup.sources import show
 from fastvlm_ops.core.backup.tree import Entry
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _WARNINGS_KEPT = 100
 _HASH_BYTES = 1 << 20
-_FINISHERS = 4
-_FINISHING = 64
+_FLUSH_FILES = 256
+_FLUSH_BYTES = 64 << 20
 
 
 class PresentTree:
@@ -80,24 +81,71 @@ class _Directory:
     users: int = 1
 
 
-@dataclass
-class _File:
-    """A file under a temporary name, being written."""
+class File:
+    """A file under a temporary name, to which its chunks come in any order and from several threads."""
+
+    def __init__(self, writer: TreeWriter, entry: Entry, parent: _Directory, pieces: int) -> None:
+        self.entry = entry
+        self.parent = parent
+        self.temporary = writer.temporary()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self.descriptor = os.open(self.temporary, flags, 0o600, dir_fd=parent.descriptor)
+        self._writer = writer
+        self._missing = pieces
+        self._lock = Lock()
+
+    def put(self, offset: int, data: bytes) -> None:
+        """Write a verified chunk.
+
+        :param offset: in the stored bytes, which are the extents of a sparse file, joined
+        :raises RestoreTargetError: it cannot be written
+        """
+        try:
+            for start, piece in self._places(offset, data):
+                while len(piece):
+                    count = os.pwrite(self.descriptor, piece, start)
+                    piece, start = piece[count:], start + count
+        except OSError as error:
+            raise self._writer.failed(self.entry, error) from error
+        with self._lock:
+            self._missing -= 1
+            complete = self._missing == 0
+        if complete:
+            self._writer.complete(self)
+
+    def _places(self, offset: int, data: bytes) -> Iterator[tuple[int, memoryview]]:
+        view = memoryview(data)
+        if self.entry.extents is None:
+            yield offset, view
+            return
+        before = 0  # stored bytes of the extents passed
+        for start, length in self.entry.extents:
+            inside = offset - before
+            if 0 <= inside < length and len(view):
+                yield start + inside, view[: length - inside]
+                offset, view = offset + len(view[: length - inside]), view[length - inside :]
+            before += length
+
+
+class PostponedLink(NamedTuple):
+    """A hard link to be made, and its directory, held open."""
 
     entry: Entry
-    descriptor: int
     parent: _Directory
-    temporary: bytes
-    extents: list[tuple[int, int]]
-    position: int = 0
-    hasher: Any = field(default_factory=blake3)
+
+
+class Piece(NamedTuple):
+    """Where a chunk belongs: the file, and the offset in its stored bytes."""
+
+    file: File
+    offset: int
 
 
 class TreeWriter:
     """Takes validated entries in tree order.
 
-    Files are flushed to the disk and named by a few threads, since a flush is mostly waiting; a directory
-    gets its metadata when all in it is done.
+    Complete files wait for a common flush to the disk, by a thread of its own, and then get their names; a
+    directory gets its metadata when all in it is done.
 
     :param target: an existing folder.
     :param snapshot_id: part of the temporary names, so that leftovers are recognised.
@@ -111,10 +159,12 @@ class TreeWriter:
         self._numbers = itertools.count()
         self._root = _Directory(None, os.open(target, os.O_RDONLY | os.O_DIRECTORY), None)
         self._directory = self._root
-        self._file: _File | None = None
-        self._pool = ThreadPoolExecutor(_FINISHERS, thread_name_prefix="finish")
-        self._finishing: deque[Future[None]] = deque()
-        self._lock = Lock()
+        self._open: set[File] = set()
+        self._complete: list[File] = []
+        self._complete_bytes = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._flushes: list[Future[None]] = []
+        self._lock = RLock()
         self.kept_files = 0
         self.replaced_files = 0
         self.warnings: list[str] = []
@@ -124,23 +174,24 @@ class TreeWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._drop_file()
+        complete = kind is None
         try:
-            if kind is None:
-                self._finish_all()
+            # What is verified gets its name also when something else failed.
+            with contextlib.nullcontext() if complete else contextlib.suppress(RestoreTargetError):
+                self._flush_and_wait()
         finally:
-            self._pool.shutdown(wait=True)  # what is verified gets its name also when something else failed
-            self._leave_all(complete=kind is None)
-
-    def _leave_all(self, *, complete: bool) -> None:
-        directory: _Directory | None = self._directory
-        while directory is not None:
-            above = directory.above
-            if complete and directory.entry is not None:
-                self._release(directory)
-            else:
-                os.close(directory.descriptor)
-            directory = above
+            self._pool.shutdown(wait=True)
+            for file in self._open:
+                os.close(file.descriptor)
+                _unlink(file.temporary, file.parent.descriptor)
+                self._release(file.parent, complete=False)
+            while self._directory is not self._root:
+                directory, self._directory = self._directory, self._directory.above or self._root
+                self._release(directory, complete=complete)
+            try:
+                flush_to_disk([self._root.descriptor])  # the names, and the metadata of folders
+            finally:
+                os.close(self._root.descriptor)
 
     # -- directories -------------------------------------------------------------------------------
 
@@ -152,23 +203,21 @@ class TreeWriter:
             self._release(directory)
         return self._directory
 
-    def _release(self, directory: _Directory) -> None:
-        """One user less; the last one gives the directory its metadata."""
+    def _release(self, directory: _Directory, *, complete: bool = True) -> None:
+        """One user less; the last one gives the directory its metadata, if all in it is ``complete``."""
         with self._lock:
             directory.users -= 1
-            if directory.users:
+            if directory.users or directory is self._root:
                 return
         try:
-            try:
-                if directory.entry is not None:
-                    self._set_metadata(directory.entry, directory.descriptor)
-                os.fsync(directory.descriptor)
-            finally:
-                os.close(directory.descriptor)
+            if complete and directory.entry is not None:
+                self._set_metadata(directory.entry, directory.descriptor)
         except OSError as error:
             raise RestoreTargetError(f"{self._target} cannot be finished: {error.strerror}") from error
-        if directory.above is not None and directory.above.entry is not None:
-            self._release(directory.above)
+        finally:
+            os.close(directory.descriptor)
+        if directory.above is not None:
+            self._release(directory.above, complete=complete)
 
     def _hold(self, directory: _Directory) -> _Directory:
         with self._lock:
@@ -178,7 +227,7 @@ class TreeWriter:
     def _enter(self, entry: Entry) -> None:
         if not entry.parts:
             descriptor = os.open(".", _DIRECTORY, dir_fd=self._root.descriptor)
-            self._directory = _Directory(entry, descriptor, self._root)
+            self._directory = _Directory(entry, descriptor, self._hold(self._root))
             return
         parent, name = self._parent(entry), entry.parts[-1]
         try:
@@ -201,63 +250,68 @@ class TreeWriter:
 
     # -- files -------------------------------------------------------------------------------------
 
-    def write(self, entry: Entry, data: bytes) -> None:
-        """Append to the file under way, begun with its first bytes."""
+    def begin(self, entry: Entry, pieces: int) -> File:
+        """Open a file for its chunks; it completes itself when it has all of them."""
         try:
-            file = self._file or self._begin(entry)
-            file.hasher.update(data)
-            view = memoryview(data)
-            while len(view):
-                view = view[_write_some(file, view) :]
+            file = File(self, entry, self._hold(self._parent(entry)), pieces)
         except OSError as error:
-            raise self._failed(entry, error) from error
+            raise self.failed(entry, error) from error
+        with self._lock:
+            self._open.add(file)
+        if not pieces:
+            self.complete(file)
+        return file
 
-    def _begin(self, entry: Entry) -> _File:
-        parent = self._parent(entry)
-        temporary = self._temporary()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=parent.descriptor)
-        extents = list(reversed(entry.extents if entry.extents is not None else [(0, entry.size)]))
-        self._file = _File(entry, descriptor, parent, temporary, extents)
-        return self._file
-
-    def _temporary(self) -> bytes:
+    def temporary(self) -> bytes:
+        """A name that no other file of this restore has."""
         return b"%s-%d" % (self._prefix, next(self._numbers))
 
-    def finish(self, entry: Entry) -> None:
-        """Verify the file under way; it gets its metadata, is flushed, and then gets its name.
+    def complete(self, file: File) -> None:
+        """Take a file whose chunks are all written."""
+        with self._lock:
+            self._open.discard(file)
+            self._complete.append(file)
+            self._complete_bytes += file.entry.size
+            if len(self._complete) >= _FLUSH_FILES or self._complete_bytes >= _FLUSH_BYTES:
+                self._flush()
 
-        :raises CorruptionError: the contents are not those that were backed up; nothing bears the name.
-        """
-        file = self._file
-        assert file is not None  # noqa: S101 - write() comes first
-        if file.hasher.hexdigest() != entry.blake3:
-            self._drop_file()
-            raise CorruptionError(f"{show(entry.path)} does not have the hash it was backed up with")
-        self._file = None
-        self._hold(file.parent)
-        self._finishing.append(self._pool.submit(self._finish, file))
-        while len(self._finishing) > _FINISHING:
-            self._finishing.popleft().result()
+    def _flush(self) -> None:
+        with self._lock:
+            files, self._complete, self._complete_bytes = self._complete, [], 0
+            if files:
+                self._flushes.append(self._pool.submit(self._name_files, files))
+            done = [flush for flush in self._flushes if flush.done()]
+            self._flushes = [flush for flush in self._flushes if not flush.done()]
+        for flush in done:
+            flush.result()
 
-    def _finish(self, file: _File) -> None:
+    def _flush_and_wait(self) -> None:
+        self._flush()
+        for flush in self._flushes:
+            flush.result()
+
+    def _name_files(self, files: list[File]) -> None:
+        """Metadata, one flush for all, then the names: a name never stands for contents still to come."""
+        entry = files[0].entry
         try:
-            try:
-                if file.entry.extents is not None:
-                    os.ftruncate(file.descriptor, file.entry.size)
-                self._set_metadata(file.entry, file.descriptor)
-                os.fsync(file.descriptor)
-                self._give_name(file.entry, file.temporary, file.parent.descriptor)
-            finally:
-                os.close(file.descriptor)
+            for file in files:
+                entry = file.entry
+                if entry.extents is not None:
+                    os.ftruncate(file.descriptor, entry.size)
+                self._set_metadata(entry, file.descriptor)
+            flush_to_disk([file.descriptor for file in files])
+            for file in files:
+                entry = file.entry
+                self._give_name(entry, file.temporary, file.parent.descriptor)
         except OSError as error:
-            _unlink(file.temporary, file.parent.descriptor)
-            raise self._failed(file.entry, error) from error
-        self._release(file.parent)
-
-    def _finish_all(self) -> None:
-        while self._finishing:
-            self._finishing.popleft().result()
+            for file in files:
+                _unlink(file.temporary, file.parent.descriptor)
+            raise self.failed(entry, error) from error
+        finally:
+            for file in files:
+                os.close(file.descriptor)
+        for file in files:
+            self._release(file.parent)
 
     def keep(self, entry: Entry) -> None:
         """Give a file that is there its metadata."""
@@ -277,26 +331,44 @@ class TreeWriter:
             else:
                 self._place_node(entry)
         except OSError as error:
-            raise self._failed(entry, error) from error
+            raise self.failed(entry, error) from error
+
+    def postpone(self, entry: Entry) -> PostponedLink:
+        """Keep a hard link's directory open until :meth:`link`."""
+        return PostponedLink(entry, self._hold(self._parent(entry)))
+
+    def link(self, postponed: list[PostponedLink]) -> None:
+        """Make hard links, when all chunks of the files they are links to have been written."""
+        self._flush_and_wait()
+        root = self._root.descriptor
+        for entry, parent in postponed:
+            name = self.temporary()
+            try:
+                os.link(
+                    entry.hard_link or b"",
+                    name,
+                    src_dir_fd=root,
+                    dst_dir_fd=parent.descriptor,
+                    follow_symlinks=False,
+                )
+                self._give_name(entry, name, parent.descriptor)
+            except OSError as error:
+                raise self.failed(entry, error) from error
+            self._release(parent)
 
     def _place_node(self, entry: Entry) -> None:
-        parent, name = self._parent(entry).descriptor, self._temporary()
-        if entry.hard_link is not None:
-            self._finish_all()  # the file it is a link to has to have its name
-            root = self._root.descriptor
-            os.link(entry.hard_link, name, src_dir_fd=root, dst_dir_fd=parent, follow_symlinks=False)
-        elif entry.type == "symlink":
+        parent, name = self._parent(entry).descriptor, self.temporary()
+        if entry.type == "symlink":
             os.symlink(entry.target or b"", name, dir_fd=parent)
         elif entry.type == "fifo":
             os.mkfifo(name, 0o600, dir_fd=parent)
         else:
             os.mknod(name, stat.S_IFSOCK | 0o600, dir_fd=parent)
-        if entry.hard_link is None:
-            if os.geteuid() == 0:
-                os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-            if entry.type != "symlink":
-                os.chmod(name, entry.mode, dir_fd=parent)
-            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        if os.geteuid() == 0:
+            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        if entry.type != "symlink":
+            os.chmod(name, entry.mode, dir_fd=parent)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
         self._give_name(entry, name, parent)
 
     def _give_name(self, entry: Entry, temporary: bytes, parent: int) -> None:
@@ -336,28 +408,26 @@ class TreeWriter:
         if len(self.warnings) < _WARNINGS_KEPT:
             self.warnings.append(message)
 
-    def _failed(self, entry: Entry, error: OSError) -> RestoreTargetError:
+    def failed(self, entry: Entry, error: OSError) -> RestoreTargetError:
+        """The error to raise when an entry cannot be written."""
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         return RestoreTargetError(f"{self._target}/{show(entry.path)} cannot be written: {what}")
 
-    def _drop_file(self) -> None:
-        if self._file is not None:
-            os.close(self._file.descriptor)
-            _unlink(self._file.temporary, self._file.parent.descriptor)
-            self._file = None
+
+def flush_to_disk(descriptors: list[int]) -> None:
+    """Bring files to the disk: all at once where the system can, which saves a commit of the file system's
+    journal for each.
+
+    :param descriptors: of files on one file system
+    """
+    if _SYNCFS is None:
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+    elif _SYNCFS(descriptors[0]):
+        raise OSError(ctypes.get_errno(), "the file system could not be flushed")
 
 
-def _write_some(file: _File, view: memoryview) -> int:
-    """Write into the current extent; returns the count."""
-    if not file.extents:
-        raise CorruptionError("a file has more bytes than its extents")  # validation excludes it
-    start, length = file.extents[-1]
-    count = os.pwrite(file.descriptor, view[: length - file.position], start + file.position)
-    file.position += count
-    if file.position == length:
-        file.extents.pop()
-        file.position = 0
-    return count
+_SYNCFS = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 
 
 def _unlink(name: bytes, directory: int) -> None:

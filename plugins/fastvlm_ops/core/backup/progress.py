@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -72,17 +73,22 @@ class ProgressMeter:
         self._interval = interval_seconds
         self._started = time.monotonic()
         self._reported = self._started
+        self._lock = Lock()
 
     @property
     def elapsed_seconds(self) -> float:
         return time.monotonic() - self._started
 
     def add(self, *, files: int = 0, read_bytes: int = 0, transferred_bytes: int = 0) -> None:
-        self.files += files
-        self.read_bytes += read_bytes
-        self.transferred_bytes += transferred_bytes
-        if self._callback is not None and time.monotonic() - self._reported >= self._interval:
-            self.report()
+        """Count; from any thread."""
+        with self._lock:
+            self.files += files
+            self.read_bytes += read_bytes
+            self.transferred_bytes += transferred_bytes
+            if self._callback is None or time.monotonic() - self._reported < self._interval:
+                return
+            self._reported = time.monotonic()
+        self.report()
 
     def report(self) -> None:
         """Report now, whatever the interval."""

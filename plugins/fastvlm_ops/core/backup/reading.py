@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from threading import RLock
+from typing import Any, NamedTuple
 
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
 from fastvlm_ops.core.backup.index import ChunkIndex, Location
@@ -18,15 +19,13 @@ from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sealing import FORMAT, HEADER_BYTES, Header
 from fastvlm_ops.core.backup.tree import Entry, IdList, decode_entries
 
-T = TypeVar("T")
-
 _MANIFEST_LIMIT_BYTES = 64 << 20
 _CACHE_BYTES = 8 << 20
-_WINDOW_BYTES = 16 << 20
-_RANGE_BYTES = 8 << 20
+_WINDOW_BYTES = 128 << 20
+_WINDOW_CHUNKS = 32 << 10
+_RANGE_BYTES = 4 << 20
 _GAP_BYTES = 128 << 10
 _READERS = 4
-_WINDOWS_AHEAD = 2
 
 
 def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, Any]:
@@ -49,39 +48,32 @@ def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, A
     return manifest
 
 
+class Wanted(NamedTuple):
+    """A chunk somebody wants, with a tag that says what for."""
+
+    tag: Any
+    chunk_id: bytes
+
+
+BARRIER = None
+"""Among wanted chunks: everything before it is delivered before the next one is asked for."""
+
+
 class _FrameKey(NamedTuple):
     pack: str
     frame: int
 
 
 class _Place(NamedTuple):
-    """A chunk that is wanted, and where it lies."""
-
-    chunk_id: bytes
+    wanted: Wanted
     location: Location
 
 
-@dataclass
-class _Fetched:
-    """Frames as opened, and the wanted chunks of them that are verified."""
-
-    frames: dict[_FrameKey, bytes] = field(default_factory=dict)
-    chunks: dict[bytes, bytes] = field(default_factory=dict)
-
-
-@dataclass
-class _Window:
-    """Chunks that are fetched together, and the frames they lie in."""
-
-    items: list[tuple[Any, bytes | None, Location | None]] = field(default_factory=list)
-    wanted: dict[_FrameKey, list[_Place]] = field(default_factory=dict)
-    carried: set[_FrameKey] = field(default_factory=set)
-    raw_bytes: int = 0
-    fetches: list[Future[_Fetched]] = field(default_factory=list)
-
-
 class ChunkReader:
-    """Reads chunks by id. ``fetched_bytes`` counts what came from the bucket."""
+    """Reads chunks by id, one at a time or many at once.
+
+    ``fetched_bytes`` counts what came from the bucket.
+    """
 
     def __init__(self, repository: Repository, index: ChunkIndex) -> None:
         self._repository = repository
@@ -90,6 +82,7 @@ class ChunkReader:
         self._headers: dict[str, Header] = {}
         self._cache: OrderedDict[_FrameKey, bytes] = OrderedDict()
         self._cached_bytes = 0
+        self._lock = RLock()  # around the caches: threads that scatter() may fall back to get()
         self.fetched_bytes = 0
 
     # -- one chunk ---------------------------------------------------------------------------------
@@ -109,7 +102,8 @@ class ChunkReader:
         problem: Exception | None = None
         for location in self._index.locations(chunk_id):
             try:
-                return self._cut(chunk_id, location, self._frame(location))
+                with self._lock:
+                    return self._cut(chunk_id, location, self._frame(location))
             except (CorruptionError, ObjectNotFoundError) as error:
                 problem = error
         if problem is None:
@@ -168,128 +162,109 @@ class ChunkReader:
 
     # -- many chunks -------------------------------------------------------------------------------
 
-    def stream(
-        self, wanted: Iterable[tuple[T, bytes | None]], name: Callable[[T], str] = repr
-    ) -> Iterator[tuple[T, bytes]]:
-        """Chunks in the order asked for, each with the tag it was asked with.
+    def scatter(
+        self,
+        wanted: Iterable[Wanted | None],
+        put: Callable[[Any, bytes], None],
+        name: Callable[[Any], str] = repr,
+    ) -> None:
+        """Give each wanted chunk to ``put(tag, data)``, from several threads and in any order.
 
-        An id of None passes its tag through with no bytes, so that one stream can order everything a
-        restore does. Neighbouring frames come in one request, and windows are fetched ahead, in bounded
-        memory: about three windows of 16 MiB.
+        Each is handed over in the thread that fetched, opened and checked it, while it is in that
+        processor's cache. Frames are read once for all that is wanted of them within a window of up to
+        128 MiB, and neighbours in one request; memory is a few requests of 4 MiB and what they unpack to.
 
+        :param wanted: may hold ``BARRIER``. Consumed in the calling thread, up to two windows ahead.
         :param name: what an error calls the thing with this tag.
-        :raises CorruptionError: a chunk cannot be read from any pack; all before it have been yielded.
+        :raises CorruptionError: a chunk cannot be read from any pack.
         """
-        windows = self._windows(wanted)
-        ahead: deque[_Window] = deque()
-        before: dict[_FrameKey, bytes] = {}
+        windows: deque[list[Future[None]]] = deque()
         with ThreadPoolExecutor(_READERS, thread_name_prefix="fetch") as pool:
             try:
-                while True:
-                    while len(ahead) < _WINDOWS_AHEAD and (window := next(windows, None)) is not None:
-                        self._submit(pool, window)
-                        ahead.append(window)
-                    if not ahead:
-                        return
-                    window = ahead.popleft()
-                    fetched = _Fetched({key: before[key] for key in window.carried if key in before})
-                    for fetch in window.fetches:
-                        fetched.frames.update(fetch.result().frames)
-                        fetched.chunks.update(fetch.result().chunks)
-                    for tag, chunk_id, location in window.items:
-                        try:
-                            data = self._take(chunk_id, location, fetched)
-                        except CorruptionError as error:
-                            raise CorruptionError(f"{name(tag)} cannot be restored: {error}") from error
-                        yield tag, data
-                    before = fetched.frames
+                for window, is_barrier in _windows(self.locate, wanted):
+                    windows.append([pool.submit(self._deliver, run, put, name) for run in _runs(window)])
+                    while len(windows) > (0 if is_barrier else 1):
+                        for delivery in windows.popleft():
+                            delivery.result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+        for delivery in itertools.chain.from_iterable(windows):
+            delivery.result()
 
-    def _take(self, chunk_id: bytes | None, location: Location | None, fetched: _Fetched) -> bytes:
-        if chunk_id is None or location is None:
-            return b""
-        data = fetched.chunks.get(chunk_id)
-        if data is not None:
-            return data
-        raw = fetched.frames.get(_FrameKey(location.pack, location.record.frame))
-        if raw is not None:
-            try:
-                return self._cut(chunk_id, location, raw)
-            except CorruptionError:
-                pass
-        return self.get(chunk_id)  # this copy is unreadable: any other will do
-
-    def _windows(self, wanted: Iterable[tuple[Any, bytes | None]]) -> Iterator[_Window]:
-        window, before = _Window(), _Window()
-        for tag, chunk_id in wanted:
-            location = None if chunk_id is None else self.locate(chunk_id)
-            window.items.append((tag, chunk_id, location))
-            if location is None:
-                continue
-            key = _FrameKey(location.pack, location.record.frame)
-            place = _Place(chunk_id, location)  # type: ignore[arg-type]
-            if key in window.wanted:
-                window.wanted[key].append(place)
-                continue
-            if key in window.carried:
-                continue
-            if key in before.wanted or key in before.carried:
-                window.carried.add(key)
-            else:
-                window.wanted[key] = [place]
-            window.raw_bytes += location.record.raw_length
-            if window.raw_bytes >= _WINDOW_BYTES:
-                yield window
-                window, before = _Window(), window
-        if window.items:
-            yield window
-
-    def _submit(self, pool: ThreadPoolExecutor, window: _Window) -> None:
-        """One request for each run of frames that lie close together in a pack."""
-        frames = sorted(window.wanted.values(), key=lambda places: _position(places[0]))
-        run: list[list[_Place]] = []
-        for places in frames:
-            location = places[0].location
-            if run:
-                first, last = run[0][0].location, run[-1][0].location.record
-                gap = location.record.offset - (last.offset + last.stored_length)
-                length = location.record.offset + location.record.stored_length - first.record.offset
-                if first.pack != location.pack or gap > _GAP_BYTES or length > _RANGE_BYTES:
-                    window.fetches.append(pool.submit(self._fetch_run, run))
-                    run = []
-            run.append(places)
-        if run:
-            window.fetches.append(pool.submit(self._fetch_run, run))
-
-    def _fetch_run(self, run: list[list[_Place]]) -> _Fetched:
-        """Frames of one pack by one request; what is damaged is left out."""
+    def _deliver(
+        self, run: list[list[_Place]], put: Callable[[Any, bytes], None], name: Callable[[Any], str]
+    ) -> None:
+        """Frames of one pack by one request. What is damaged there is looked for elsewhere."""
         pack = run[0][0].location.pack
         first, last = run[0][0].location.record, run[-1][0].location.record
         start = 0 if first.offset == HEADER_BYTES and pack not in self._headers else first.offset
-        fetched = _Fetched()
-        try:
+        data, header = memoryview(b""), None
+        with contextlib.suppress(CorruptionError, ObjectNotFoundError):
             data = memoryview(self._get_range(pack, start, last.offset + last.stored_length - start))
             header = self._header(pack) if start else self._parse_header(pack, bytes(data[:HEADER_BYTES]))
-        except (CorruptionError, ObjectNotFoundError):
-            return fetched
         for places in run:
             record = places[0].location.record
             stored = data[record.offset - start : record.offset - start + record.stored_length]
-            with contextlib.suppress(CorruptionError):
-                raw = open_frame(self._repository.ring, header, stored, record, pack)
-                fetched.frames[_FrameKey(pack, record.frame)] = raw
-                for chunk_id, location in places:
-                    fetched.chunks[chunk_id] = self._cut(chunk_id, location, raw)
-        return fetched
+            raw = None
+            if header is not None:
+                with contextlib.suppress(CorruptionError):
+                    raw = open_frame(self._repository.ring, header, stored, record, pack)
+            for (tag, chunk_id), location in places:
+                put(tag, self._cut_or_find(tag, chunk_id, location, raw, name))
+
+    def _cut_or_find(
+        self, tag: Any, chunk_id: bytes, location: Location, raw: bytes | None, name: Callable[[Any], str]
+    ) -> bytes:
+        try:
+            if raw is not None:
+                with contextlib.suppress(CorruptionError):
+                    return self._cut(chunk_id, location, raw)
+            return self.get(chunk_id)
+        except CorruptionError as error:
+            raise CorruptionError(f"{name(tag)} cannot be restored: {error}") from error
 
 
-def _position(place: _Place) -> tuple[str, int]:
-    return place.location.pack, place.location.record.offset
+def _windows(
+    locate: Callable[[bytes], Location], wanted: Iterable[Wanted | None]
+) -> Iterator[tuple[dict[_FrameKey, list[_Place]], bool]]:
+    """What is wanted, by frame, in portions; True with those that end at a barrier."""
+    window: dict[_FrameKey, list[_Place]] = {}
+    size_bytes = count = 0
+    for item in wanted:
+        if item is not BARRIER:
+            location = locate(item.chunk_id)
+            key = _FrameKey(location.pack, location.record.frame)
+            window.setdefault(key, []).append(_Place(item, location))
+            size_bytes += location.record.length
+            count += 1
+            if size_bytes < _WINDOW_BYTES and count < _WINDOW_CHUNKS:
+                continue
+        yield window, item is BARRIER
+        window, size_bytes, count = {}, 0, 0
+    yield window, True
+
+
+def _runs(window: dict[_FrameKey, list[_Place]]) -> Iterator[list[list[_Place]]]:
+    """Frames that lie close together in a pack, to be fetched by one request."""
+    run: list[list[_Place]] = []
+    for places in sorted(window.values(), key=_position):
+        location = places[0].location
+        if run:
+            first, last = run[0][0].location, run[-1][0].location.record
+            gap = location.record.offset - (last.offset + last.stored_length)
+            length = location.record.offset + location.record.stored_length - first.record.offset
+            if first.pack != location.pack or gap > _GAP_BYTES or length > _RANGE_BYTES:
+                yield run
+                run = []
+        run.append(places)
+    if run:
+        yield run
+
+
+def _position(places: list[_Place]) -> tuple[str, int]:
+    return places[0].location.pack, places[0].location.record.offset
 
 
 def read_tree(reader: ChunkReader, tree: dict[str, Any]) -> Iterator[Entry]:
     """Entries of a manifest's tree, in order, not yet validated."""
-    ids = reader.ids(IdList.from_json(tree, "the tree"))
-    pieces = (("the tree", chunk_id) for chunk_id in ids)
-    yield from decode_entries(data for _, data in reader.stream(pieces))
+    yield from decode_entries(map(reader.get, reader.ids(IdList.from_json(tree, "the tree"))))

@@ -12,18 +12,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
-from fastvlm_ops.core.backup.placing import PresentTree, TreeWriter
+from fastvlm_ops.core.backup.placing import Piece, PostponedLink, PresentTree, TreeWriter
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
-from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
+from fastvlm_ops.core.backup.reading import BARRIER, ChunkReader, Wanted, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.selection import Selection
 from fastvlm_ops.core.backup.sources import show
 from fastvlm_ops.core.backup.tree import Entry, TreeValidator
 
 _CONFLICTS_SHOWN = 5
+_LINKS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,6 @@ class RestoreResult:
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "warnings": list(self.warnings)}
-
-
-class _Step(NamedTuple):
-    """One thing to do with an entry: take the next chunk, and finish it after the last."""
-
-    entry: Entry
-    is_last: bool
-    is_kept: bool = False
 
 
 @dataclass
@@ -256,32 +249,42 @@ def _write_tree(
     present: PresentTree | None,
     meter: ProgressMeter,
 ) -> None:
-    steps = _steps(reader, entries, present)
-    for step, data in reader.stream(steps, lambda step: show(step.entry.path)):
-        entry = step.entry
-        if step.is_kept:
-            writer.keep(entry)
-            meter.add(files=1, read_bytes=entry.stored_bytes)
-        elif entry.type == "file" and entry.hard_link is None:
-            writer.write(entry, data)
-            if step.is_last:
-                writer.finish(entry)
-            meter.add(files=int(step.is_last), read_bytes=len(data), transferred_bytes=len(data))
-        else:
-            writer.place(entry)
-            meter.add(files=int(entry.type == "file"))
+    def put(piece: Piece, data: bytes) -> None:
+        piece.file.put(piece.offset, data)
+        meter.add(read_bytes=len(data), transferred_bytes=len(data))
+
+    wanted = _wanted(reader, entries, writer, present, meter)
+    reader.scatter(wanted, put, lambda piece: show(piece.file.entry.path))
 
 
-def _steps(
-    reader: ChunkReader, entries: Iterator[Entry], present: PresentTree | None
-) -> Iterator[tuple[_Step, bytes | None]]:
+def _wanted(
+    reader: ChunkReader,
+    entries: Iterator[Entry],
+    writer: TreeWriter,
+    present: PresentTree | None,
+    meter: ProgressMeter,
+) -> Iterator[Wanted | None]:
+    """Make what has no contents, begin the files, and ask for their chunks."""
+    links: list[PostponedLink] = []
     for entry in entries:
-        if entry.type != "file" or entry.hard_link is not None:
-            yield _Step(entry, is_last=True), None
+        meter.add(files=int(entry.type == "file"))
+        if entry.hard_link is not None:
+            links.append(writer.postpone(entry))
+            if len(links) >= _LINKS_AT_ONCE:
+                yield BARRIER  # a link needs the file it is a link to
+                writer.link(links)
+                links.clear()
+        elif entry.type != "file":
+            writer.place(entry)
         elif present is not None and present.has(entry):
-            yield _Step(entry, is_last=True, is_kept=True), None
+            writer.keep(entry)
+            meter.add(read_bytes=entry.stored_bytes)
         else:
             ids = list(reader.ids(entry.contents))
-            for chunk_id in ids[:-1]:
-                yield _Step(entry, is_last=False), chunk_id
-            yield _Step(entry, is_last=True), ids[-1] if ids else None
+            file = writer.begin(entry, len(ids))
+            offset = 0
+            for chunk_id in ids:
+                yield Wanted(Piece(file, offset), chunk_id)
+                offset += reader.locate(chunk_id).record.length
+    yield BARRIER
+    writer.link(links)

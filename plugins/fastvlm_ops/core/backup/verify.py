@@ -319,9 +319,8 @@ def _restore_on_trial(reader: ChunkReader, entry: Entry, scratch_dir: Path) -> N
     try:
         scratch_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=scratch_dir, prefix="fastvlm-verify-") as file:
-            wanted = ((entry, chunk_id) for chunk_id in reader.ids(entry.contents))
-            for _, data in reader.stream(wanted, lambda entry: show(entry.path)):
-                file.write(data)
+            for chunk_id in reader.ids(entry.contents):
+                file.write(reader.get(chunk_id))
             file.seek(0)
             hasher = blake3()
             while data := file.read(_HASH_BYTES):
