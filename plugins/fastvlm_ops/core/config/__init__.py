@@ -5,8 +5,10 @@ from fastvlm_ops.core.config.components import (
     Component,
     Components,
     FilesComponent,
+    Retention,
     SQLiteComponent,
     load_components,
+    load_watched_components,
 )
 from fastvlm_ops.core.config.errors import ConfigError, DefinitionError, Problem
 from fastvlm_ops.core.config.hashing import include_hash
@@ -19,7 +21,9 @@ __all__ = [
     "DefinitionError",
     "FilesComponent",
     "Problem",
+    "Retention",
     "SQLiteComponent",
     "include_hash",
     "load_components",
+    "load_watched_components",
 ]

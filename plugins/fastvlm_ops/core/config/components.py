@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fastvlm_ops.core.config.errors import DefinitionError, Problem
 from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_definition_file
@@ -74,6 +74,9 @@ class FilesComponent(_ComponentBase):
         # Strictness would ask YAML, which has only lists, for a tuple.
         Field(strict=False, description="patterns of what is left out, as in *.tmp"),
     ] = ()
+    watch: Annotated[
+        bool, Field(description="true for the one component that is backed up within a minute of a change")
+    ] = False
 
 
 class SQLiteComponent(_ComponentBase):
@@ -83,6 +86,25 @@ class SQLiteComponent(_ComponentBase):
 
 
 Component = Annotated[FilesComponent | SQLiteComponent, Field(discriminator="kind")]
+
+
+Keep = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class Retention(Definition):
+    """Which backups would be kept: each key by itself, so that a backup stays when any key keeps it."""
+
+    keep_last: Annotated[Keep, Field(description="how many of the newest backups, 0 to 10000")] = 7
+    keep_daily: Annotated[Keep, Field(description="of how many days the newest one, 0 to 10000")] = 14
+    keep_weekly: Annotated[Keep, Field(description="of how many weeks the newest one, 0 to 10000")] = 8
+    keep_monthly: Annotated[Keep, Field(description="of how many months the newest one, 0 to 10000")] = 12
+    keep_yearly: Annotated[Keep, Field(description="of how many years the newest one, 0 to 10000")] = 3
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Self:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError("every key is 0, which would keep no backup at all; expected one above 0")
+        return self
 
 
 class Components(DefinitionFile):
@@ -97,6 +119,19 @@ class Components(DefinitionFile):
             description="at least one component; a backup of nothing would succeed and protect nothing",
         ),
     ]
+
+    retention: Annotated[
+        Retention,
+        Field(description="which backups backup_maintenance would keep: keys keep_last to keep_yearly"),
+    ] = Retention()
+
+    @field_validator("components")
+    @classmethod
+    def _at_most_one_is_watched(cls, components: tuple[Component, ...]) -> tuple[Component, ...]:
+        watched = [f"components[{n}]" for n, component in enumerate(components) if _is_watched(component)]
+        if len(watched) > 1:
+            raise ValueError(f"{' and '.join(watched)} have watch: true; expected at most one")
+        return components
 
     @field_validator("components")
     @classmethod
@@ -115,6 +150,11 @@ class Components(DefinitionFile):
     def names(self) -> list[str]:
         """Names of the components, in the file's order."""
         return [component.name for component in self.components]
+
+    @property
+    def watched(self) -> str | None:
+        """Name of the component that is backed up when it changes; None where there is none."""
+        return next((component.name for component in self.components if _is_watched(component)), None)
 
     def component(self, name: str) -> FilesComponent | SQLiteComponent:
         """Return one component.
@@ -149,6 +189,10 @@ class Components(DefinitionFile):
         return kit_dir / path
 
 
+def _is_watched(component: FilesComponent | SQLiteComponent) -> bool:
+    return isinstance(component, FilesComponent) and component.watch
+
+
 def load_components(include_dir: Path) -> Components:
     """Read ``components.yaml``.
 
@@ -156,3 +200,16 @@ def load_components(include_dir: Path) -> Components:
     :raises DefinitionError: it cannot be used; the message names file, line, key and what would be right
     """
     return read_definition_file(include_dir / COMPONENTS_FILE, Components)
+
+
+def load_watched_components(include_dir: Path) -> Components:
+    """Read ``components.yaml``, which must have a component that is backed up when it changes.
+
+    :param include_dir: the folder that it is in
+    :raises DefinitionError: it cannot be used, or no component has ``watch: true``
+    """
+    components = load_components(include_dir)
+    if components.watched is None:
+        message = "none has watch: true; set it for the component that is to be backed up when it changes"
+        raise DefinitionError(components.file, [Problem("components", message)])
+    return components

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_ops.core.config import DefinitionError, load_components
+from fastvlm_ops.core.config import DefinitionError, load_components, load_watched_components
 
 GOOD = """
 version: 1
@@ -24,6 +24,9 @@ def load(folder: Path, text: str):
     return load_components(folder)
 
 
+WATCHED = "{{name: {}, kind: files, path: x, watch: true}}"
+
+
 def one(component: str) -> str:
     return f"version: 1\ncomponents:\n  - {component}\n"
 
@@ -38,7 +41,9 @@ def test_reads_files_and_sqlite(tmp_path: Path) -> None:
 
 def test_the_shipped_file_is_good() -> None:
     include = Path(__file__).parents[4] / "include"
-    assert load_components(include).names == ["models", "configuration", "application_data", "uploads"]
+    components = load_components(include)
+    assert components.names == ["models", "configuration", "application_data", "uploads"]
+    assert components.watched == "configuration"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_the_shipped_file_is_good() -> None:
         pytest.param(
             one("{name: a, kind: files, pth: x}"),
             "line 3, components[0].pth: is not a known key; known here: name, path, description, kind,"
-            " exclude. Did you mean 'path'?",
+            " exclude, watch. Did you mean 'path'?",
             id="unknown key",
         ),
         pytest.param(
@@ -109,6 +114,35 @@ def test_the_shipped_file_is_good() -> None:
             "components: components[0] and components[1] are both named 'a'; expected unique names",
             id="name twice",
         ),
+        pytest.param(
+            one(WATCHED.format("a") + "\n  - " + WATCHED.format("b")),
+            "components: components[0] and components[1] have watch: true; expected at most one",
+            id="two watched",
+        ),
+        pytest.param(
+            one(WATCHED.format("a").replace("true", "1")), "watch: 1 is not true or false", id="watch"
+        ),
+        pytest.param(
+            one("{name: a, kind: sqlite, path: x.db, watch: true}"),
+            "components[0].watch: is not a known key",
+            id="watch of sqlite",
+        ),
+        pytest.param(
+            one(WATCHED.format("a")) + "retention: {keep_daly: 3}\n",
+            "retention.keep_daly: is not a known key; known here: keep_last, keep_daily,",
+            id="unknown retention",
+        ),
+        pytest.param(
+            one(WATCHED.format("a")) + "retention: {keep_last: -1}\n",
+            "line 4, retention.keep_last: -1 is not allowed",
+            id="negative retention",
+        ),
+        pytest.param(
+            one(WATCHED.format("a"))
+            + "retention: {keep_last: 0, keep_daily: 0, keep_weekly: 0, keep_monthly: 0, keep_yearly: 0}\n",
+            "line 4, retention: every key is 0, which would keep no backup at all",
+            id="no retention",
+        ),
     ],
 )
 def test_refuses_with_one_clear_message(tmp_path: Path, text: str, expected: str) -> None:
@@ -118,6 +152,19 @@ def test_refuses_with_one_clear_message(tmp_path: Path, text: str, expected: str
     assert expected in message
     assert message.startswith(str(tmp_path / "components.yaml"))
     assert "pydantic" not in message
+
+
+def test_reads_what_is_watched_and_kept(tmp_path: Path) -> None:
+    text = one(WATCHED.format("a") + "\n  - {name: b, kind: files, path: y}") + "retention: {keep_daily: 0}\n"
+    components = load(tmp_path, text)
+    assert components.watched == "a"
+    assert (components.retention.keep_last, components.retention.keep_daily) == (7, 0)
+
+
+def test_says_when_nothing_is_watched(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD).watched is None
+    with pytest.raises(DefinitionError, match=r"components: none has watch: true; set it for the component"):
+        load_watched_components(tmp_path)
 
 
 def test_names_all_problems_at_once(tmp_path: Path) -> None:
