@@ -32,8 +32,7 @@ class PackRecords(NamedTuple):
     records: bytes
 
 
-@dataclass(frozen=True)
-class Location:
+class Location(NamedTuple):
     """One place of a chunk."""
 
     pack: str
@@ -139,7 +138,7 @@ class ChunkIndex:
     def locations(self, chunk_id: bytes) -> Iterator[Location]:
         """Every place of a chunk."""
         prefix = np.uint64(int.from_bytes(chunk_id[:8], "little"))
-        position = int(np.searchsorted(self._prefixes, prefix))
+        position = int(self._prefixes.searchsorted(prefix))
         while position < len(self._prefixes) and self._prefixes[position] == prefix:
             row = int(self._rows[position])
             start = row * RECORD.size

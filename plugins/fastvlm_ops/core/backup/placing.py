@@ -6,7 +6,6 @@ Works by open directories: a name is only ever resolved inside the directory it 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import itertools
 import os
@@ -27,6 +26,7 @@ from fastvlm_ops.core.backup.tree import Entry
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _WARNINGS_KEPT = 100
 _HASH_BYTES = 1 << 20
+_FLUSHERS = 8
 _FLUSH_FILES = 256
 _FLUSH_BYTES = 64 << 20
 
@@ -144,8 +144,8 @@ class Piece(NamedTuple):
 class TreeWriter:
     """Takes validated entries in tree order.
 
-    Complete files wait for a common flush to the disk, by a thread of its own, and then get their names; a
-    directory gets its metadata when all in it is done.
+    Complete files are flushed to the disk many at a time, beside the writing of others, and then get their
+    names; a directory gets its metadata when all in it is done.
 
     :param target: an existing folder.
     :param snapshot_id: part of the temporary names, so that leftovers are recognised.
@@ -162,7 +162,9 @@ class TreeWriter:
         self._open: set[File] = set()
         self._complete: list[File] = []
         self._complete_bytes = 0
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="name")
+        # Flushes that wait together share a commit of the file system's journal.
+        self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="flush")
         self._flushes: list[Future[None]] = []
         self._lock = RLock()
         self.kept_files = 0
@@ -181,6 +183,7 @@ class TreeWriter:
                 self._flush_and_wait()
         finally:
             self._pool.shutdown(wait=True)
+            self._flushers.shutdown(wait=True)
             for file in self._open:
                 os.close(file.descriptor)
                 _unlink(file.temporary, file.parent.descriptor)
@@ -188,10 +191,7 @@ class TreeWriter:
             while self._directory is not self._root:
                 directory, self._directory = self._directory, self._directory.above or self._root
                 self._release(directory, complete=complete)
-            try:
-                flush_to_disk([self._root.descriptor])  # the names, and the metadata of folders
-            finally:
-                os.close(self._root.descriptor)
+            os.close(self._root.descriptor)
 
     # -- directories -------------------------------------------------------------------------------
 
@@ -212,6 +212,7 @@ class TreeWriter:
         try:
             if complete and directory.entry is not None:
                 self._set_metadata(directory.entry, directory.descriptor)
+                os.fsync(directory.descriptor)
         except OSError as error:
             raise RestoreTargetError(f"{self._target} cannot be finished: {error.strerror}") from error
         finally:
@@ -299,7 +300,7 @@ class TreeWriter:
                 if entry.extents is not None:
                     os.ftruncate(file.descriptor, entry.size)
                 self._set_metadata(entry, file.descriptor)
-            flush_to_disk([file.descriptor for file in files])
+            list(self._flushers.map(os.fsync, [file.descriptor for file in files]))
             for file in files:
                 entry = file.entry
                 self._give_name(entry, file.temporary, file.parent.descriptor)
@@ -412,22 +413,6 @@ class TreeWriter:
         """The error to raise when an entry cannot be written."""
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         return RestoreTargetError(f"{self._target}/{show(entry.path)} cannot be written: {what}")
-
-
-def flush_to_disk(descriptors: list[int]) -> None:
-    """Bring files to the disk: all at once where the system can, which saves a commit of the file system's
-    journal for each.
-
-    :param descriptors: of files on one file system
-    """
-    if _SYNCFS is None:
-        for descriptor in descriptors:
-            os.fsync(descriptor)
-    elif _SYNCFS(descriptors[0]):
-        raise OSError(ctypes.get_errno(), "the file system could not be flushed")
-
-
-_SYNCFS = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 
 
 def _unlink(name: bytes, directory: int) -> None:

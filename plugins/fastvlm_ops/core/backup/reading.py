@@ -49,10 +49,11 @@ def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, A
 
 
 class Wanted(NamedTuple):
-    """A chunk somebody wants, with a tag that says what for."""
+    """A chunk somebody wants, where it lies, and a tag that says what for."""
 
     tag: Any
     chunk_id: bytes
+    location: Location
 
 
 BARRIER = None
@@ -62,11 +63,6 @@ BARRIER = None
 class _FrameKey(NamedTuple):
     pack: str
     frame: int
-
-
-class _Place(NamedTuple):
-    wanted: Wanted
-    location: Location
 
 
 class ChunkReader:
@@ -181,7 +177,7 @@ class ChunkReader:
         windows: deque[list[Future[None]]] = deque()
         with ThreadPoolExecutor(_READERS, thread_name_prefix="fetch") as pool:
             try:
-                for window, is_barrier in _windows(self.locate, wanted):
+                for window, is_barrier in _windows(wanted):
                     windows.append([pool.submit(self._deliver, run, put, name) for run in _runs(window)])
                     while len(windows) > (0 if is_barrier else 1):
                         for delivery in windows.popleft():
@@ -192,7 +188,7 @@ class ChunkReader:
             delivery.result()
 
     def _deliver(
-        self, run: list[list[_Place]], put: Callable[[Any, bytes], None], name: Callable[[Any], str]
+        self, run: list[list[Wanted]], put: Callable[[Any, bytes], None], name: Callable[[Any], str]
     ) -> None:
         """Frames of one pack by one request. What is damaged there is looked for elsewhere."""
         pack = run[0][0].location.pack
@@ -209,7 +205,7 @@ class ChunkReader:
             if header is not None:
                 with contextlib.suppress(CorruptionError):
                     raw = open_frame(self._repository.ring, header, stored, record, pack)
-            for (tag, chunk_id), location in places:
+            for tag, chunk_id, location in places:
                 put(tag, self._cut_or_find(tag, chunk_id, location, raw, name))
 
     def _cut_or_find(
@@ -225,17 +221,16 @@ class ChunkReader:
 
 
 def _windows(
-    locate: Callable[[bytes], Location], wanted: Iterable[Wanted | None]
-) -> Iterator[tuple[dict[_FrameKey, list[_Place]], bool]]:
+    wanted: Iterable[Wanted | None],
+) -> Iterator[tuple[dict[_FrameKey, list[Wanted]], bool]]:
     """What is wanted, by frame, in portions; True with those that end at a barrier."""
-    window: dict[_FrameKey, list[_Place]] = {}
+    window: dict[_FrameKey, list[Wanted]] = {}
     size_bytes = count = 0
     for item in wanted:
         if item is not BARRIER:
-            location = locate(item.chunk_id)
-            key = _FrameKey(location.pack, location.record.frame)
-            window.setdefault(key, []).append(_Place(item, location))
-            size_bytes += location.record.length
+            key = _FrameKey(item.location.pack, item.location.record.frame)
+            window.setdefault(key, []).append(item)
+            size_bytes += item.location.record.length
             count += 1
             if size_bytes < _WINDOW_BYTES and count < _WINDOW_CHUNKS:
                 continue
@@ -244,9 +239,9 @@ def _windows(
     yield window, True
 
 
-def _runs(window: dict[_FrameKey, list[_Place]]) -> Iterator[list[list[_Place]]]:
+def _runs(window: dict[_FrameKey, list[Wanted]]) -> Iterator[list[list[Wanted]]]:
     """Frames that lie close together in a pack, to be fetched by one request."""
-    run: list[list[_Place]] = []
+    run: list[list[Wanted]] = []
     for places in sorted(window.values(), key=_position):
         location = places[0].location
         if run:
@@ -261,7 +256,7 @@ def _runs(window: dict[_FrameKey, list[_Place]]) -> Iterator[list[list[_Place]]]
         yield run
 
 
-def _position(places: list[_Place]) -> tuple[str, int]:
+def _position(places: list[Wanted]) -> tuple[str, int]:
     return places[0].location.pack, places[0].location.record.offset
 
 

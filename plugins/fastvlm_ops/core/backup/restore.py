@@ -284,7 +284,8 @@ def _wanted(
             file = writer.begin(entry, len(ids))
             offset = 0
             for chunk_id in ids:
-                yield Wanted(Piece(file, offset), chunk_id)
-                offset += reader.locate(chunk_id).record.length
+                location = reader.locate(chunk_id)
+                yield Wanted(Piece(file, offset), chunk_id, location)
+                offset += location.record.length
     yield BARRIER
     writer.link(links)
