@@ -27,12 +27,13 @@ ZSTD_LEVEL = 3
 
 @dataclass(frozen=True)
 class Header:
-    """First 56 bytes of every encrypted object."""
+    """First 56 bytes of every encrypted object; ``name`` is the object's, for messages."""
 
     kind: str
     epoch: int
     repository_id: str
     salt: bytes
+    name: str = "a new object"
 
     @classmethod
     def new(cls, kind: str, ring: KeyRing, repository_id: str) -> Header:
@@ -52,9 +53,12 @@ class Header:
             raise CorruptionError(f"{name} is not an object of format {FORMAT}")
         if found != kind.encode() or owner.hex() != repository_id:
             raise CorruptionError(f"{name} is not an object of kind {kind} of repository {repository_id}")
-        return cls(kind, epoch, repository_id, salt)
+        return cls(kind, epoch, repository_id, salt, name)
 
     def cipher(self, ring: KeyRing) -> AESGCM:
+        """:raises CorruptionError: when the ring lacks the object's epoch."""
+        if self.epoch not in ring.epochs:
+            raise CorruptionError(f"{self.name}: key epoch {self.epoch} is not in the key ring")
         return ring.object_cipher(self.epoch, self.salt, self.kind)
 
 
