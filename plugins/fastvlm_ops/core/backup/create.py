@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import fastvlm_ops
 from fastvlm_ops.core.backup.chunking import Chunker, PageChunker, require_compiled_chunker
@@ -325,15 +326,49 @@ def _find_parent(job: _Job, warn: Callable[[str], None]) -> dict[str, Any] | Non
 def _store_tree(run: _Run, scan: _Scan) -> dict[str, list[str]]:
     """Store every entry's contents, and the tree of entries itself; returns the tree's id list."""
     with tempfile.SpooledTemporaryFile(_TREE_SPOOL_BYTES) as tree:
-        for scanned in scan.view.entries():
-            entry = scanned.entry
-            if entry.type == "file" and not _store_file(run, scan, scanned):
-                continue
-            tree.write(encode_entry(entry))
-            run.entries += 1
+        for package, members in itertools.groupby(scan.view.entries(), lambda scanned: scanned.package):
+            if package is None:
+                for scanned in members:
+                    _store_entry(run, scan, scanned, tree)
+            else:
+                _store_package(run, scan, package, members, tree)
         tree.seek(0)
         ids = run.writer.put_stream(run.job.repository.chunker("tree"), _reader_of(tree))
     return ids.to_json()
+
+
+def _store_package(
+    run: _Run, scan: _Scan, package: bytes, members: Iterator[ScannedEntry], tree: IO[bytes]
+) -> None:
+    """Store a package as one thing: again when any of it changed between its first and its last file."""
+    for attempt in range(1, _READ_ATTEMPTS + 1):
+        start, counts, warned = tree.tell(), (run.files, run.size_bytes, run.entries), len(scan.view.warnings)
+        seen = []
+        for scanned in members:
+            seen.append(_status_of(scanned))
+            _store_entry(run, scan, scanned, tree)
+        if seen == [_status_of(scanned) for scanned in scan.view.entries_of(package)]:
+            return
+        if attempt == _READ_ATTEMPTS:
+            scan.view.unsteady(f"{show(package)}: the package changed while it was read, {attempt} times")
+            return
+        tree.seek(start)
+        tree.truncate()
+        run.files, run.size_bytes, run.entries = counts
+        del scan.view.warnings[warned:]
+        members = scan.view.entries_of(package)
+
+
+def _status_of(scanned: ScannedEntry) -> tuple[Any, ...]:
+    entry = scanned.entry
+    return entry.path, entry.type, entry.mode, entry.mtime_ns, entry.ctime_ns, entry.inode, entry.target
+
+
+def _store_entry(run: _Run, scan: _Scan, scanned: ScannedEntry, tree: IO[bytes]) -> None:
+    if scanned.entry.type == "file" and not _store_file(run, scan, scanned):
+        return
+    tree.write(encode_entry(scanned.entry))
+    run.entries += 1
 
 
 def _reader_of(file: Any) -> Any:
@@ -393,7 +428,7 @@ def _read_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
                 f"{run.job.source.path}/{show(entry.path)} cannot be read: {error.strerror}"
             ) from error
         except OSError as error:  # gone, or no longer a regular file
-            run.warnings.append(f"{show(entry.path)}: left out, {error.strerror} when it was opened")
+            scan.view.unsteady(f"{show(entry.path)}: left out, {error.strerror} when it was opened")
             return False
         try:
             steady = store_contents(run.writer, chunker, descriptor, entry, run.meter)
@@ -406,5 +441,5 @@ def _read_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
         if steady:
             return True
         if attempt == _READ_ATTEMPTS:
-            run.warnings.append(f"{show(entry.path)}: changed while it was read, {attempt} times")
+            scan.view.unsteady(f"{show(entry.path)}: changed while it was read, {attempt} times")
     return True

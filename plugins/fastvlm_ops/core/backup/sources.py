@@ -21,35 +21,57 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import quote
 
 from fastvlm_ops.core.backup.errors import SourceError
 from fastvlm_ops.core.backup.tree import MODE_MASK, Entry
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
+_PACKAGE_SUFFIX = b".mlpackage"
 _SQLITE_BUSY_SECONDS = 30.0
 _SQLITE_COPY_SECONDS = 3600.0
 
 
+OnChange = Literal["warn", "fail"]
+
+
 @dataclass
 class ScannedEntry:
-    """An entry without contents, and how to open it (regular files only)."""
+    """An entry without contents, and how to open it (regular files only).
+
+    ``package`` is the path of the ``.mlpackage`` folder it belongs to, which is backed up as one thing.
+    """
 
     entry: Entry
     open: Callable[[], int]
     links: int = 1
+    package: bytes | None = None
 
 
 @dataclass
 class SourceView:
-    """An opened source. ``page_bytes`` is set for database files, which are cut by pages."""
+    """An opened source. ``page_bytes`` is set for database files, which are cut by pages.
+
+    ``entries_of`` scans a package again.
+    """
 
     entries: Callable[[], Iterator[ScannedEntry]]
+    entries_of: Callable[[bytes], Iterator[ScannedEntry]] = lambda _: iter(())
+    on_change: OnChange = "warn"
     evidence: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     page_bytes: int | None = None
     can_skip_unchanged: bool = False
+
+    def unsteady(self, message: str) -> None:
+        """Report that something changed while it was read, by the source's policy.
+
+        :raises SourceError: when the policy is ``fail``.
+        """
+        if self.on_change == "fail":
+            raise SourceError(f"{message} (on_change: fail)")
+        self.warnings.append(message)
 
 
 class Source(Protocol):
@@ -137,19 +159,31 @@ def _names(directory: int) -> list[bytes]:
     return sorted(map(os.fsencode, os.listdir(directory)))
 
 
+class _Level(NamedTuple):
+    """An open directory of a walk."""
+
+    directory: int
+    prefix: bytes
+    names: Iterator[bytes]
+    package: bytes | None
+
+
 class FolderSource:
     """A folder and everything below it. Other file systems mounted below are followed.
 
     :param path: the folder.
     :param exclude: shell patterns; one without ``/`` matches names at any depth, others the path from
         the folder.
+    :param on_change: what happens when a file changes each time it is read, or vanishes: ``warn`` stores
+        what was read and says so, ``fail`` ends the backup.
     """
 
     kind = "files"
 
-    def __init__(self, path: Path, exclude: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, exclude: Sequence[str] = (), on_change: OnChange = "warn") -> None:
         self.path = path
         self.exclude = tuple(exclude)
+        self.on_change = on_change
 
     def check(self) -> None:
         if not self.path.is_dir():
@@ -169,8 +203,9 @@ class FolderSource:
     @contextmanager
     def open(self) -> Iterator[SourceView]:
         self.check()
-        warnings: list[str] = []
-        yield SourceView(lambda: self._walk(warnings), warnings=warnings, can_skip_unchanged=True)
+        view = SourceView(lambda: self._walk(view), on_change=self.on_change, can_skip_unchanged=True)
+        view.entries_of = lambda package: self._walk_package(package, view)
+        yield view
 
     def _excluded(self, path: bytes, name: bytes) -> bool:
         return any(
@@ -178,73 +213,86 @@ class FolderSource:
             for pattern in self.exclude
         )
 
-    def _walk(self, warnings: list[str]) -> Iterator[ScannedEntry]:
-        """Depth first, by open directories, so that nobody can swap a parent for a link meanwhile."""
+    def _walk(self, view: SourceView) -> Iterator[ScannedEntry]:
         root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        stack: list[tuple[int, bytes, Iterator[bytes]]] = []
-        try:
-            entry = entry_from_status(b".", os.fstat(root))
-            if entry is None:
-                raise SourceError(f"{self.path} is not a folder")
-            stack.append((root, b"", iter(_names(root))))
+        entry = entry_from_status(b".", os.fstat(root))
+        if entry is not None:
             yield ScannedEntry(entry, lambda: -1)
+        yield from self._walk_below(root, b"", None, view)
+
+    def _walk_package(self, package: bytes, view: SourceView) -> Iterator[ScannedEntry]:
+        """A package as it is now: its folder and everything below; nothing when it is gone."""
+        root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            scanned = self._scan(root, package, package, package, view)
+            if scanned is None or scanned.entry.type != "directory":
+                return
+            opened = self._open_directory(root, package, package, view)
+        finally:
+            os.close(root)
+        if opened is not None:
+            yield scanned
+            yield from self._walk_below(opened, package + b"/", package, view)
+
+    def _walk_below(
+        self, top: int, prefix: bytes, package: bytes | None, view: SourceView
+    ) -> Iterator[ScannedEntry]:
+        """Depth first, by open directories, so that nobody can swap a parent for a link meanwhile."""
+        stack = [_Level(top, prefix, iter(_names(top)), package)]
+        try:
             while stack:
-                directory, prefix, names = stack[-1]
-                name = next(names, None)
+                level = stack[-1]
+                name = next(level.names, None)
                 if name is None:
-                    os.close(stack.pop()[0])
+                    os.close(stack.pop().directory)
                     continue
-                path = prefix + name
+                path = level.prefix + name
                 if self._excluded(path, name):
                     continue
-                scanned = self._scan(directory, path, name, warnings)
+                scanned = self._scan(level.directory, path, name, level.package, view)
                 if scanned is None:
                     continue
-                if scanned.entry.type == "directory" and not self._descend(
-                    stack, directory, path, name, warnings
-                ):
-                    continue
+                if scanned.entry.type == "directory":
+                    if scanned.package is None and name.endswith(_PACKAGE_SUFFIX):
+                        scanned.package = path
+                    opened = self._open_directory(level.directory, path, name, view)
+                    if opened is None:
+                        continue
+                    stack.append(_Level(opened, path + b"/", iter(_names(opened)), scanned.package))
                 yield scanned
         finally:
-            for directory, _, _ in stack:
-                os.close(directory)
+            for level in stack:
+                os.close(level.directory)
 
-    def _scan(self, directory: int, path: bytes, name: bytes, warnings: list[str]) -> ScannedEntry | None:
+    def _scan(
+        self, directory: int, path: bytes, name: bytes, package: bytes | None, view: SourceView
+    ) -> ScannedEntry | None:
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             entry = entry_from_status(path, status)
             if entry is None:
-                warnings.append(f"{show(path)}: device node left out")
+                view.warnings.append(f"{show(path)}: device node left out")
                 return None
             if entry.type == "symlink":
                 entry.target = os.readlink(name, dir_fd=directory)
         except FileNotFoundError:
-            warnings.append(f"{show(path)}: vanished while the folder was read")
+            view.unsteady(f"{show(path)}: vanished while the folder was read")
             return None
         entry.xattrs = _read_xattrs(directory, name)
 
         def open_file() -> int:
             return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
 
-        return ScannedEntry(entry, open_file, status.st_nlink if entry.type == "file" else 1)
+        return ScannedEntry(entry, open_file, status.st_nlink if entry.type == "file" else 1, package)
 
-    def _descend(
-        self,
-        stack: list[tuple[int, bytes, Iterator[bytes]]],
-        directory: int,
-        path: bytes,
-        name: bytes,
-        warnings: list[str],
-    ) -> bool:
+    def _open_directory(self, directory: int, path: bytes, name: bytes, view: SourceView) -> int | None:
         try:
-            opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         except (FileNotFoundError, NotADirectoryError):
-            warnings.append(f"{show(path)}: vanished while the folder was read")
-            return False
+            view.unsteady(f"{show(path)}: vanished while the folder was read")
+            return None
         except PermissionError as error:
             raise SourceError(f"{self.path}/{show(path)} cannot be read: {error.strerror}") from error
-        stack.append((opened, path + b"/", iter(_names(opened))))
-        return True
 
 
 class SQLiteSource:

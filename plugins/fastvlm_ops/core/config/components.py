@@ -74,6 +74,13 @@ class FilesComponent(_ComponentBase):
         # Strictness would ask YAML, which has only lists, for a tuple.
         Field(strict=False, description="patterns of what is left out, as in *.tmp"),
     ] = ()
+    on_change: Annotated[
+        Literal["warn", "fail"],
+        Field(
+            description="when a file changes each time it is read, or vanishes: warn stores what was read and"
+            " says so, fail ends the backup"
+        ),
+    ] = "warn"
     watch: Annotated[
         bool, Field(description="true for the one component that is backed up within a minute of a change")
     ] = False

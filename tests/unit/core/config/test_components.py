@@ -63,7 +63,7 @@ def test_the_shipped_file_is_good() -> None:
         pytest.param(
             one("{name: a, kind: files, pth: x}"),
             "line 3, components[0].pth: is not a known key; known here: name, path, description, kind,"
-            " exclude, watch. Did you mean 'path'?",
+            " exclude, on_change, watch. Did you mean 'path'?",
             id="unknown key",
         ),
         pytest.param(
