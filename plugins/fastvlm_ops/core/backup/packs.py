@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import zstandard
@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 
 from fastvlm_ops.core.backup.errors import CorruptionError
 from fastvlm_ops.core.backup.keys import KeyRing
-from fastvlm_ops.core.backup.sealing import HEADER_BYTES, TAG_BYTES, ZSTD_LEVEL, Header, decompress, nonce
+from fastvlm_ops.core.backup.sealing import HEADER_BYTES, TAG_BYTES, Header, decompress, nonce
 from fastvlm_ops.core.backup.storage import S3Storage
 
 RECORD = struct.Struct("<32s5IH2B")
@@ -30,6 +30,7 @@ STORED, ZSTD = 0, 1
 _SAMPLE_BYTES = 16 << 10
 _LEAST_SAMPLE_BYTES = 1 << 10
 _CLEAR_GAIN = 0.97
+_LEVEL = 1  # weights gain nothing from higher levels, database pages lose by them
 _WORTHWHILE = 0.98
 
 
@@ -146,26 +147,28 @@ def choose_stride(raw: bytes) -> int:
     sample = np.frombuffer(raw, np.uint8)[start : start + _SAMPLE_BYTES]
     if len(sample) < _LEAST_SAMPLE_BYTES:
         return 1
-    entropy = {
-        stride: sum(_entropy(sample[k::stride]) for k in range(stride)) / stride for stride in (1, 2, 4)
+    counts = [np.bincount(sample[k::4], minlength=256) for k in range(4)]
+    planes: dict[int, list[Any]] = {
+        1: [sum(counts)],
+        2: [counts[0] + counts[2], counts[1] + counts[3]],
+        4: counts,
     }
+    entropy = {stride: sum(map(_entropy, planes[stride])) / stride for stride in planes}
     best = min(entropy, key=lambda stride: entropy[stride])
     return best if entropy[best] < _CLEAR_GAIN * entropy[1] else 1
 
 
-def _entropy(values: np.ndarray) -> float:
-    """Bits a byte."""
-    counts = np.bincount(values, minlength=1)
-    shares = counts[counts > 0] / len(values)
+def _entropy(counts: Any) -> float:
+    """Bits a byte, from how often each value occurs."""
+    shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _compress(raw: bytes, stride: int, compressor: zstandard.ZstdCompressor) -> bytes:
+def _compress(split: bytes, stride: int, compressor: zstandard.ZstdCompressor) -> bytes:
     """One zstd frame; a block ends where a plane does, so that each has its own statistics."""
     if stride == 1:
-        return compressor.compress(raw)
-    split = split_planes(raw, stride)
-    plane_bytes = len(raw) // stride
+        return compressor.compress(split)
+    plane_bytes = len(split) // stride
     stream = compressor.compressobj(size=len(split))
     parts = []
     for start in range(0, len(split), plane_bytes):
@@ -180,10 +183,11 @@ def _encode_frame(raw: bytes, compressor: zstandard.ZstdCompressor) -> tuple[byt
     :raises CorruptionError: when it does not read back equal.
     """
     stride = choose_stride(raw)
-    body = _compress(raw, stride, compressor)
+    split = raw if stride == 1 else split_planes(raw, stride)
+    body = _compress(split, stride, compressor)
     if len(body) >= _WORTHWHILE * len(raw):
         return raw, STORED, 1
-    if _decode_frame(body, len(raw), ZSTD, stride, "a new frame") != raw:
+    if decompress(body, limit_bytes=len(split), name="a new frame") != split:
         raise CorruptionError("a frame did not read back as it was written: faulty memory?")
     return body, ZSTD, stride
 
@@ -195,7 +199,7 @@ def _decode_frame(body: bytes, raw_length: int, codec: int, stride: int, name: s
         raise CorruptionError(f"{name} has unknown codec {codec}")
     if len(body) != raw_length:
         raise CorruptionError(f"{name} has {len(body)} bytes, not {raw_length}")
-    if stride not in (1, 2, 4):
+    if stride not in (1, *_WORDS):
         raise CorruptionError(f"{name} has unknown stride {stride}")
     return body if stride == 1 else join_planes(body, stride)
 
@@ -205,7 +209,7 @@ def encode_pack(ring: KeyRing, repository_id: str, frames: list[Frame]) -> Encod
     header = Header.new("P", ring, repository_id)
     packed_header = header.pack()
     cipher = header.cipher(ring)
-    compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
     parts: list[bytes] = [packed_header]
     records: list[bytes] = []
     offset = HEADER_BYTES
