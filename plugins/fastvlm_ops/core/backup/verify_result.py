@@ -149,7 +149,9 @@ class Findings:
             self.blocked.append(name)
 
     def hit(self, snapshot: HitSnapshot, files: Iterable[HitFile] = ()) -> None:
-        self.snapshots.setdefault(snapshot.snapshot_id, snapshot)
+        if snapshot.snapshot_id in self.snapshots:  # for a reason that says more
+            return
+        self.snapshots[snapshot.snapshot_id] = snapshot
         self.files += list(files)[: LISTED - len(self.files)]
 
     def problems(self) -> list[Problem]:
