@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
 
@@ -13,6 +14,7 @@ from fastvlm_ops.operators.backup import (
     CreateBackupOperator,
     PrepareRepositoryOperator,
     PublishBackupOperator,
+    VerifyBackupOperator,
 )
 
 SHORT = timedelta(minutes=15)
@@ -20,14 +22,18 @@ SHORT = timedelta(minutes=15)
 DOC = """
 {summary}
 
-1. **prepare_repository** checks that every component can be read and that the bucket behind the connection
-   `fastvlm_s3` can be used, before anything is sent. The first run creates the repository.
-2. **create_backup**, once for each component, takes its snapshot. Nothing is visible before it is complete.
-3. **publish_backup** ties the snapshots together into a backup set. If one is missing it fails, and the last
-   published set stays the latest.
+- **prepare_repository** checks that every component can be read and that the bucket behind the connection
+  `fastvlm_s3` can be used, before anything is sent. The first run creates the repository.
+- **create_backup**, once for each component, takes its snapshot. Nothing is visible before it is complete.
+{verify}- **publish_backup** ties the snapshots together into a backup set. If one is missing{unverified},
+  it fails, and the last published set stays the latest.
 
 A backup is a picture of now, so a past run cannot be backfilled. Retries and cleared runs change nothing
 twice. To restore, trigger **restore_backup**. When a run fails: `docs/runbooks/{dag_id}.md`.
+"""
+
+VERIFY = """- **verify_backup** checks that every pack these snapshots refer to is there with its checksum,
+  and restores one random file of each component on trial.
 """
 
 
@@ -47,21 +53,38 @@ def backup_dag(kind: str, cron: str, summary: str, execution_timeout: timedelta)
         create = CreateBackupOperator.partial(
             task_id="create_backup", kind=kind, map_index_template="{{ task.component }}"
         ).expand(component=components.names)
+        publish_arguments: dict[str, Any] = {}
+        steps = [prepare, create]
+        if kind == "full":
+            verify = VerifyBackupOperator(
+                task_id="verify_backup",
+                components=components.names,
+                trigger_rule=TriggerRule.ALL_DONE,
+                execution_timeout=timedelta(hours=2),
+            )
+            steps.append(verify)
+            publish_arguments = {"must_be_verified": True, "verification": verify.output}
         publish = PublishBackupOperator(
             task_id="publish_backup",
             components=components.names,
             kind=kind,
             trigger_rule=TriggerRule.ALL_DONE,
             execution_timeout=SHORT,
+            **publish_arguments,
         )
-        chain(prepare, create, publish)
+        chain(*steps, publish)
 
     return dag_from_definitions(
         load_components,
         wire,
         dag_id=f"backup_{kind}",
         description=summary,
-        doc_md=DOC.format(summary=summary, dag_id=f"backup_{kind}"),
+        doc_md=DOC.format(
+            summary=summary,
+            dag_id=f"backup_{kind}",
+            verify=VERIFY if kind == "full" else "",
+            unverified=" or not verified" if kind == "full" else "",
+        ),
         # A backup happens at a moment and covers no interval.
         schedule=CronTriggerTimetable(cron, timezone="UTC"),
         catchup=False,

@@ -1,15 +1,17 @@
-"""restore_backup: a published backup set, or parts of it, into a new folder."""
+"""restore_backup: a published backup set, or parts of it, into a new folder or over what is there."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param, TriggerRule
+from airflow.sdk import DAG, Param, TriggerRule, chain
 
 from fastvlm_ops.dag_building.defaults import task_defaults
 from fastvlm_ops.dag_building.params import dry_run_param
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import (
+    REQUEST_KEY,
+    ApproveRestoreOperator,
     ConfirmRestoreOperator,
     PlanRestoreOperator,
     RestoreBackupOperator,
@@ -18,16 +20,18 @@ from fastvlm_ops.operators.backup import (
 SHORT = timedelta(minutes=15)
 
 DOC = """
-Restores a backup set into a new folder below `[fastvlm_ops] restore_dir`. Trigger it with the form; it is a
-dry run unless you say otherwise.
+Restores a backup set, or parts of it: by default into a new folder below `[fastvlm_ops] restore_dir`. Trigger
+it with the form; it is a dry run unless you say otherwise.
 
-1. **plan_restore** finds the backup set and checks the target.
-2. **restore_backup**, once for each component, restores into `<target>/<component>`. Each file is verified
-   under a temporary name before it gets its own.
-3. **confirm_restore** fails unless everything that was asked for was restored.
+1. **plan_restore** finds the backup set and checks the targets.
+2. **approve_restore** asks a person, where files would be replaced or the restore is in place: *Required
+   Actions* in the UI, with what would be replaced. Without an answer in time it is rejected.
+3. **restore_backup**, once for each component. Each file is verified under a temporary name before it gets
+   its own; what is replaced is moved aside, so that it can be undone.
+4. **confirm_restore** fails unless everything that was asked for was restored, also when it was rejected.
 
-It reads no definition file, so it works on a new machine that has the connection `fastvlm_s3` and nothing
-else. When a run fails: `docs/runbooks/restore_backup.md`.
+Unless in place, it reads no definition file, so it works on a new machine that has the connection
+`fastvlm_s3` and nothing else. When a run fails: `docs/runbooks/restore_backup.md`.
 """
 
 PARAMS = {
@@ -36,8 +40,10 @@ PARAMS = {
         type="string",
         minLength=1,
         title="Backup",
-        description_md="`latest` for the newest published backup set, or its id as **publish_backup** shows"
-        " it, like `full-20260104T020000Z-1a2b3c4d`.",
+        description_md="`latest` for the newest published backup set with all components;"
+        " `latest-configuration` for the newest of the configuration alone; **a time** like"
+        " `2026-01-04T12:00:00+00:00` for the newest that was there then; or an id as **publish_backup**"
+        " shows it, like `full-20260104T020000Z-1a2b3c4d`.",
         section="What",
     ),
     "components": Param(
@@ -48,20 +54,56 @@ PARAMS = {
         description_md="One name a line, as in `include/components.yaml`. **Empty: all** in the backup.",
         section="What",
     ),
+    "paths": Param(
+        [],
+        type="array",
+        items={"type": "string", "minLength": 1},
+        title="Paths",
+        description_md="One pattern a line, for paths from the component's folder, as in `regions/eu.yaml`,"
+        " `regions` or `*.yaml` (`*` also matches `/`). **Empty: everything** in the component.",
+        section="What",
+    ),
     "target": Param(
-        type="string",
+        None,
+        type=["null", "string"],
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         title="Target folder",
         description_md="Name of a folder **below `[fastvlm_ops] restore_dir`**, new or empty. Nothing outside"
         " it is touched; putting the files into service is up to you.",
         section="Where",
     ),
+    "in_place": Param(
+        False,
+        type="boolean",
+        title="In place",
+        description_md="Restore each component **to where it is in service** by `include/components.yaml`,"
+        " instead of the target folder. Somebody has to approve it. Stop the service first.",
+        section="Where",
+    ),
+    "overwrite": Param(
+        False,
+        type="boolean",
+        title="Overwrite",
+        description_md="**Replace files that are there and differ.** They are moved aside. Files that the"
+        " backup does not have stay. Somebody has to approve it. Off: the target must be new or empty.",
+        section="Safety",
+    ),
+    "approval_timeout_minutes": Param(
+        240,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=1440,
+        title="Wait for approval (minutes)",
+        description_md="After this time without an answer, the restore is **rejected**. No other restore can"
+        " start meanwhile.",
+        section="Safety",
+    ),
     "dry_run": dry_run_param("nothing is written"),
 }
 
 with DAG(
     dag_id="restore_backup",
-    description="Restores a published backup into a new folder; a dry run by default.",
+    description="Restores a published backup, or parts of it; a dry run by default.",
     doc_md=DOC,
     schedule=None,
     catchup=False,
@@ -76,6 +118,16 @@ with DAG(
         backup_id=dag.param("backup_id"),
         components=dag.param("components"),
         target=dag.param("target"),
+        paths=dag.param("paths"),
+        overwrite=dag.param("overwrite"),
+        in_place=dag.param("in_place"),
+        dry_run=dag.param("dry_run"),
+        execution_timeout=timedelta(hours=1),
+    )
+    approve = ApproveRestoreOperator(
+        task_id="approve_restore",
+        request=plan.output[REQUEST_KEY],
+        timeout_minutes=dag.param("approval_timeout_minutes"),
         execution_timeout=SHORT,
     )
     restore = RestoreBackupOperator.partial(
@@ -83,11 +135,14 @@ with DAG(
         dry_run=dag.param("dry_run"),
         map_index_template="{{ task.component }}",
     ).expand_kwargs(plan.output)
-    ConfirmRestoreOperator(
+    confirm = ConfirmRestoreOperator(
         task_id="confirm_restore",
         steps=plan.output,
         results=restore.output,
         dry_run=dag.param("dry_run"),
+        approval_task_id=approve.task_id,
         trigger_rule=TriggerRule.ALL_DONE,
         execution_timeout=SHORT,
     )
+    # Straight on, also when nobody has to be asked: approve_restore then succeeds at once.
+    chain(approve, restore, confirm)

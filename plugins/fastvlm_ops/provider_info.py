@@ -21,6 +21,18 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["fastvlm_ops.operators.backup"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": "FastVLM backup repository",
+                "python-modules": ["fastvlm_ops.sensors.backup"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "FastVLM backup repository",
+                "python-modules": ["fastvlm_ops.triggers.backup"],
+            }
+        ],
         "hooks": [
             {"integration-name": "FastVLM backup repository", "python-modules": ["fastvlm_ops.hooks.s3"]}
         ],
@@ -29,7 +41,9 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
-_SECTION = "Settings of FastVLM Ops. They must be the same on the DAG processor and on every worker."
+_SECTION = (
+    "Settings of FastVLM Ops. They must be the same on the DAG processor, the triggerer and every worker."
+)
 
 
 def _s3_connection_type() -> dict[str, Any]:
@@ -86,7 +100,7 @@ def _options() -> dict[str, Any]:
             "/srv/fastvlm-kit",
         ),
         "restore_dir": _folder(
-            "The only folder below which restores write.",
+            "The only folder below which restores write, but for those in place.",
             "Default: none, so that restores are refused.",
             "/srv/fastvlm-restores",
         ),

@@ -46,7 +46,7 @@ def kit_dir() -> Path | None:
 
 
 def restore_dir() -> Path:
-    """Return the only folder below which restores write; it need not exist yet.
+    """Return the only folder below which restores write, but for those in place; it need not exist yet.
 
     :raises SettingError: it is not set, or is not an absolute path
     """

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 #: Every DAG, with the form that it is run with in test_every_dag.py.
 RUNS: dict[str, dict[str, Any]] = {
+    "backup_configuration": {},
     "backup_full": {},
     "backup_incremental": {},
+    "backup_maintenance": {},
     "restore_backup": {"target": "drill"},
 }
 

@@ -58,7 +58,9 @@ def test_full_then_incremental_then_restore(run_dag: Any, kit: Kit, connection: 
 
     planned = run_dag("restore_backup", {"target": "drill"})
     assert planned.state == "success"
-    assert planned.returned("confirm_restore") == [{"dry_run": True, "components": COMPONENTS}]
+    assert planned.returned("confirm_restore") == [
+        {"dry_run": True, "components": COMPONENTS, "replaced_in": {}}
+    ]
     assert not kit.restores.exists()
 
     restored = run_dag("restore_backup", {"target": "drill", "dry_run": False})
@@ -124,8 +126,15 @@ def test_a_failed_component_leaves_no_set_and_a_red_run(
         ({"target": "a", "backup_id": "full-1"}, "there is no backup 'full-1'; the newest are full-"),
         ({"target": "occupied"}, "/restores/occupied is not empty; choose a new folder name"),
         ({"target": "link"}, "target 'link' is not a folder below"),
+        ({}, "the target is empty; name a folder below [fastvlm_ops] restore_dir, or turn In place on"),
+        ({"target": "a", "in_place": True}, "leave the target 'a' empty"),
+        ({"in_place": True}, "/kit/models is not empty; turn Overwrite on to replace what differs"),
+        (
+            {"target": "a", "backup_id": "2020-01-01"},
+            "was published by 2020-01-01T00:00:00+00:00; the newest",
+        ),
     ],
-    ids=["component", "backup", "occupied", "link"],
+    ids=["component", "backup", "occupied", "link", "no target", "two targets", "in place", "time"],
 )
 def test_a_restore_that_cannot_be_says_why(
     conf: dict[str, Any], message: str, published: None, run_dag: Any, kit: Kit
@@ -140,7 +149,14 @@ def test_a_restore_that_cannot_be_says_why(
 
 
 @pytest.mark.parametrize(
-    "conf", [{}, {"target": "../kit"}, {"target": "/etc"}, {"target": "a", "dry_run": 1}]
+    "conf",
+    [
+        {"target": "../kit"},
+        {"target": "/etc"},
+        {"target": "a", "dry_run": 1},
+        {"target": "a", "paths": [""]},
+        {"target": "a", "approval_timeout_minutes": 0},
+    ],
 )
 def test_the_form_refuses(conf: dict[str, Any], run_dag: Any, kit: Kit) -> None:
     from airflow.exceptions import ParamValidationError

@@ -10,7 +10,7 @@ import pytest
 from tests.airflow_home import ROOT
 from tests.dags.support import parse_dags
 
-CONSUMERS = ["backup_full", "backup_incremental"]
+CONSUMERS = ["backup_configuration", "backup_full", "backup_incremental"]
 BROKEN = """
 version: 1
 components:
@@ -36,6 +36,11 @@ def failing_message(dag: Any) -> str:
     return task.message
 
 
+def when(dag: Any) -> Any:
+    """A DAG's schedule; for one that an event starts, the names of its assets, which nobody watches now."""
+    return [asset.name for asset in dag.schedule] if isinstance(dag.schedule, list) else dag.schedule
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -58,7 +63,7 @@ def test_each_consumer_fails_with_file_and_key(
         for part in [str(include / "components.yaml"), *expected]:
             assert part in message
             assert part in dags[dag_id].doc_md
-        assert dags[dag_id].schedule == airflow_dags[dag_id].schedule
+        assert when(dags[dag_id]) == when(airflow_dags[dag_id])
         assert dags[dag_id].tags == airflow_dags[dag_id].tags
     for dag_id in set(dags) - set(CONSUMERS):
         assert dags[dag_id].task_ids == airflow_dags[dag_id].task_ids

@@ -10,10 +10,16 @@ from airflow.sdk import DAG, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fastvlm_ops import settings
-from fastvlm_ops.core.config import Components, ConfigError, load_components
+from fastvlm_ops.core.config import Components, ConfigError, load_components, load_watched_components
 
 # With the definitions that DAG files are made from, since those import nothing of core.
-__all__ = ["FAILING_TASK_ID", "Components", "dag_from_definitions", "load_components"]
+__all__ = [
+    "FAILING_TASK_ID",
+    "Components",
+    "dag_from_definitions",
+    "load_components",
+    "load_watched_components",
+]
 
 FAILING_TASK_ID = "definition_error"
 
@@ -40,7 +46,7 @@ class ReportDefinitionErrorOperator(BaseOperator):
 def dag_from_definitions(
     load: Callable[[Path], DefinitionsT],
     wire: Callable[[DefinitionsT], None],
-    schedule: Any,
+    schedule: Any | Callable[[DefinitionsT | None], Any],
     doc_md: str,
     **dag_arguments: Any,
 ) -> DAG:
@@ -52,7 +58,8 @@ def dag_from_definitions(
 
     :param load: reads the file; takes ``[fastvlm_ops] include_dir``
     :param wire: adds the tasks; takes what ``load`` returns
-    :param schedule: a timetable, or None
+    :param schedule: a timetable, or None; or what makes it of the definitions, which are None where the file
+        is broken
     :param doc_md: what the DAG does, for people
     :param dag_arguments: further ones of :class:`~airflow.sdk.DAG`
     """
@@ -60,9 +67,11 @@ def dag_from_definitions(
         definitions = load(settings.include_dir())
     except (ConfigError, settings.SettingError) as error:
         notice = f"**This DAG cannot run:**\n```\n{error}\n```\n\n"
-        with DAG(schedule=schedule, doc_md=notice + doc_md, **dag_arguments) as failing:
+        when = schedule(None) if callable(schedule) else schedule
+        with DAG(schedule=when, doc_md=notice + doc_md, **dag_arguments) as failing:
             ReportDefinitionErrorOperator(task_id=FAILING_TASK_ID, message=str(error))
         return failing
-    with DAG(schedule=schedule, doc_md=doc_md, **dag_arguments) as dag:
+    when = schedule(definitions) if callable(schedule) else schedule
+    with DAG(schedule=when, doc_md=doc_md, **dag_arguments) as dag:
         wire(definitions)
     return dag

@@ -10,7 +10,10 @@ class Tag(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    MAINTENANCE = "maintenance"
     SCHEDULED = "scheduled"
+    #: Something that happens outside Airflow starts it.
+    EVENT = "event"
     MANUAL = "manual"
     #: It can destroy or overwrite something, and has a dry run for that.
     GUARDED = "guarded"

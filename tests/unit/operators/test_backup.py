@@ -266,5 +266,5 @@ def test_restores_may_not_go_to_a_file(tmp_path: Path) -> None:
     from fastvlm_ops.core.backup import RestoreTargetError
 
     (tmp_path / "file").touch()
-    with pytest.raises(RestoreTargetError, match="is not empty"):
+    with pytest.raises(RestoreTargetError, match="is not a folder"):
         backup.restore_target(tmp_path, "file")

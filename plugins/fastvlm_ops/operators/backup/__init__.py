@@ -1,0 +1,48 @@
+"""Backs the kit up, maintains its backups, and restores it."""
+
+from fastvlm_ops.operators.backup.create import (
+    BackUpChangesOperator,
+    CreateBackupOperator,
+    PrepareRepositoryOperator,
+    PublishBackupOperator,
+    UnverifiedBackupError,
+    VerifyBackupOperator,
+)
+from fastvlm_ops.operators.backup.maintenance import (
+    ConfirmMaintenanceOperator,
+    DamageFoundError,
+    PlanRetentionOperator,
+    VerifyRepositoryOperator,
+)
+from fastvlm_ops.operators.backup.restore import (
+    REQUEST_KEY,
+    ApproveRestoreOperator,
+    ConfirmRestoreOperator,
+    PlanRestoreOperator,
+    RestoreBackupOperator,
+    RestoreIncompleteError,
+    restore_target,
+)
+from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
+
+__all__ = [
+    "REQUEST_KEY",
+    "ApproveRestoreOperator",
+    "BackUpChangesOperator",
+    "ConfirmMaintenanceOperator",
+    "ConfirmRestoreOperator",
+    "CreateBackupOperator",
+    "DamageFoundError",
+    "PlanRestoreOperator",
+    "PlanRetentionOperator",
+    "PrepareRepositoryOperator",
+    "PublishBackupOperator",
+    "RepositoryOperator",
+    "RestoreBackupOperator",
+    "RestoreIncompleteError",
+    "UnverifiedBackupError",
+    "VerifyBackupOperator",
+    "VerifyRepositoryOperator",
+    "backup_set_id",
+    "restore_target",
+]

@@ -1,0 +1,1 @@
+"""What DAGs wait for."""
