@@ -25,7 +25,6 @@ from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sources import ScannedEntry, Source, SourceView, show
-from fastvlm_ops.core.backup.storage import probe_conditional_writes
 from fastvlm_ops.core.backup.tree import Entry, encode_entry
 from fastvlm_ops.core.backup.writing import ChunkWriter
 
@@ -176,7 +175,7 @@ def create_snapshot(
     made = repository.refresh().snapshot_of_run(component, run_key)
     if made is not None:
         return _result(made, reused=True)
-    probe_conditional_writes(repository.storage)
+    repository.require_conditional_writes()
     job = _Job(repository, source, component, kind, run_key, include_hash)
     for attempt in range(_COMMIT_ATTEMPTS):
         try:

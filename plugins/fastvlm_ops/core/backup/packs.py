@@ -205,7 +205,10 @@ def _decode_frame(body: bytes, raw_length: int, codec: int, stride: int, name: s
 
 
 def encode_pack(ring: KeyRing, repository_id: str, frames: list[Frame]) -> EncodedPack:
-    """Compress and encrypt every frame, and list the chunks in the footer."""
+    """Compress and encrypt every frame, and list the chunks in the footer.
+
+    Takes the frames out of the list as it goes, so that their raw bytes do not stay until the end.
+    """
     header = Header.new("P", ring, repository_id)
     packed_header = header.pack()
     cipher = header.cipher(ring)
@@ -213,7 +216,9 @@ def encode_pack(ring: KeyRing, repository_id: str, frames: list[Frame]) -> Encod
     parts: list[bytes] = [packed_header]
     records: list[bytes] = []
     offset = HEADER_BYTES
-    for number, frame in enumerate(frames):
+    frames.reverse()
+    for number in range(len(frames)):
+        frame = frames.pop()
         raw = frame.chunks[0][1] if len(frame.chunks) == 1 else b"".join(data for _, data in frame.chunks)
         body, codec, stride = _encode_frame(raw, compressor)
         stored = cipher.encrypt(nonce(number), body, packed_header)

@@ -34,9 +34,19 @@ class Repository:
         self.config = config
         self.repository_id: str = config["repository_id"]
         self.log = CommitLog(storage, ring)
+        self._is_probed = False
 
     def __repr__(self) -> str:
         return f"Repository({self.storage}, id={self.repository_id})"
+
+    def require_conditional_writes(self) -> None:
+        """Probe the endpoint, once for this object: each run opens its own.
+
+        :raises UnsafeEndpointError: it ignores conditional writes.
+        """
+        if not self._is_probed:
+            probe_conditional_writes(self.storage)
+            self._is_probed = True
 
     def refresh(self) -> LogState:
         """The log as it stands now."""

@@ -141,7 +141,6 @@ class ChunkWriter:
 
     def _encode_and_put(self, frames: list[Frame]) -> None:
         pack = encode_pack(self._repository.ring, self._repository.repository_id, frames)
-        frames.clear()
         self._put(pack.name, pack.data, pack.digest)
         with self._lock:
             self.used_packs.add(pack.name)

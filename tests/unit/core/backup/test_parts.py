@@ -160,8 +160,7 @@ def test_a_pack_holds_its_chunks_and_weights_gain_from_planes(kind: str, most: f
 
 
 def test_equal_contents_make_different_packs() -> None:
-    frames = [Frame([(b"i" * 32, b"data")], 4)]
-    one, other = (encode_pack(RING, REPOSITORY, frames) for _ in range(2))
+    one, other = (encode_pack(RING, REPOSITORY, [Frame([(b"i" * 32, b"data")], 4)]) for _ in range(2))
     assert one.name != other.name
 
 
