@@ -95,19 +95,27 @@ class _Run:
         self.storage.count(objects=len(index.listed), object_bytes=sum(index.listed.values()))
         return index
 
-    def check_trees(self, records: Records, manifests: Manifests, index: ChunkIndex) -> None:
+    def walk_trees(self, records: Records, manifests: Manifests, index: ChunkIndex) -> None:
         """Note what the damage to packs hits; equal trees are walked once."""
         needs = Needs(self.repository, index, self.findings)
-        losses = {}
+        losses: dict[str, TreeLoss] = {}
+        found = {}
         for record in records:
             manifest = manifests.get(record["snapshot_id"])
-            if manifest is None:
-                continue
-            key = json.dumps([manifest["tree"], manifest["totals"]])
-            if key not in losses:
-                losses[key] = needs.walk(manifest)
-            if losses[key].what:
-                note_loss(self.findings, record, losses[key])
+            if manifest is not None:
+                key = json.dumps([manifest["tree"], manifest["totals"]])
+                if key not in losses:
+                    losses[key] = needs.walk(manifest)
+                found[record["snapshot_id"]] = losses[key]
+        self.note_losses(records, found, needs, index)
+
+    def note_losses(
+        self, records: Records, losses: dict[str, TreeLoss], needs: Needs, index: ChunkIndex
+    ) -> None:
+        for record in records:
+            loss = losses.get(record["snapshot_id"])
+            if loss is not None and loss.what:
+                note_loss(self.findings, record, loss)
         self._note_index_damage(index, needs)
 
     def _note_index_damage(self, index: ChunkIndex, needs: Needs) -> None:
@@ -190,7 +198,7 @@ def verify_repository(
         index = run.load_index()
         if run.reaches("head"):
             _check_packs(run, index)
-        run.check_trees(records, manifests, index)
+        run.walk_trees(records, manifests, index)
     if level == "full":
         check_other_manifests(run.repository, {record["manifest"] for record in records}, run.findings)
     run.note_blocked(records)
@@ -248,7 +256,8 @@ def verify_set_members(
     manifests = run.manifests(records)
     index = run.load_index()
     needs = Needs(run.repository, index, run.findings)
-    chosen = _choose_files(needs, records, manifests, choose or random.SystemRandom())
+    chosen, losses = _choose_files(needs, records, manifests, choose or random.SystemRandom())
+    known_damage = len(run.findings.packs)
     known = {pack.name: pack.size_bytes for pack in index.packs() if pack.name in needs.used_packs}
     suspects = set(check_heads(run.storage, known, run.findings))
     failed = {}
@@ -257,11 +266,13 @@ def verify_set_members(
             failed[snapshot_id] = what
             suspects |= _packs_of(needs, index, entry)
     read_packs(run.repository, index, suspects - run.findings.packs.keys(), run.findings)
-    run.check_trees(records, manifests, index)
-    for record in records:
-        if record["snapshot_id"] in failed:
-            path = show(chosen[record["snapshot_id"]].path)
-            note_loss(run.findings, record, TreeLoss(1, [(path, failed[record["snapshot_id"]])], path))
+    if len(run.findings.packs) == known_damage:
+        run.note_losses(records, losses, needs, index)
+    else:
+        run.walk_trees(records, manifests, index)
+    for snapshot_id, what in failed.items():
+        path = show(chosen[snapshot_id].path)
+        note_loss(run.findings, state.snapshots[snapshot_id], TreeLoss(1, [(path, what)], what))
     run.note_blocked(records)
     return run.finish(records, _search_intact(run, state, records, index))
 
@@ -275,9 +286,10 @@ def _records(state: LogState, snapshot_ids: Sequence[str], repository: Repositor
 
 def _choose_files(
     needs: Needs, records: Records, manifests: Manifests, choose: random.Random
-) -> dict[str, Entry]:
-    """One file of each snapshot that is not empty, every one as likely as another."""
+) -> tuple[dict[str, Entry], dict[str, TreeLoss]]:
+    """One file of each snapshot that is not empty, every one as likely as another; and what is lost."""
     chosen: dict[str, Entry] = {}
+    losses: dict[str, TreeLoss] = {}
     for record in records:
         snapshot_id = record["snapshot_id"]
         seen = 0
@@ -290,8 +302,8 @@ def _choose_files(
                     chosen[snapshot_id] = entry
 
         if snapshot_id in manifests:
-            needs.walk(manifests[snapshot_id], visit)
-    return chosen
+            losses[snapshot_id] = needs.walk(manifests[snapshot_id], visit)
+    return chosen, losses
 
 
 def _sample(run: _Run, needs: Needs, snapshot_id: str, entry: Entry, scratch_dir: Path) -> str | None:

@@ -97,17 +97,21 @@ class VerifyResult:
         share = "" if self.share is None else f" {self.share[0] + 1} of {self.share[1]}"
         lines = [
             f"verify {self.level}{share}: {'ok' if self.ok else 'DAMAGED'}, "
-            f"{self.checked_snapshots} snapshots, "
-            f"{self.checked_objects} objects of {format_bytes(self.checked_bytes)}, "
+            f"{_count(self.checked_snapshots, 'snapshot')}, "
+            f"{_count(self.checked_objects, 'object')} of {format_bytes(self.checked_bytes)}, "
             f"{format_bytes(self.read_bytes)} read, {self.duration_seconds:.0f} s"
         ]
         if self.packs_without_checksum:
-            lines.append(f"{self.packs_without_checksum} packs checked by size alone: no checksum is kept")
+            lines.append(
+                f"{_count(self.packs_without_checksum, 'pack')} checked by size alone: no checksum is kept"
+            )
         for problem in self.problems:
             lines.append(f"{problem.object}: {problem.what}{'' if problem.needed else ' (nothing needs it)'}")
         lines += _more(self.problem_count, self.problems)
         for hit in self.snapshots:
-            lines.append(f"snapshot {hit.snapshot_id}: {hit.files} files cannot be restored: {hit.what}")
+            lines.append(
+                f"snapshot {hit.snapshot_id}: {_count(hit.files, 'file')} cannot be restored: {hit.what}"
+            )
         lines += _more(self.snapshot_count, self.snapshots)
         lines += [f"file {file.path} of {file.snapshot_id}: {file.what}" for file in self.files]
         lines += _more(self.file_count, self.files)
@@ -115,6 +119,10 @@ class VerifyResult:
             for component, snapshot_id in self.nearest_intact.items():
                 lines.append(f"newest intact snapshot of {component}: {snapshot_id or 'none'}")
         return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _more(count: int, listed: tuple[Any, ...]) -> list[str]:
