@@ -19,7 +19,7 @@ from fastvlm_ops.core.backup.storage import S3Storage
 
 RECORD = struct.Struct("<32s5IH2B")
 MAXIMUM_FRAME_BYTES = 16 << 20
-PACK_BYTES = 16 << 20
+PACK_BYTES = 8 << 20
 SOLID_FRAME_BYTES = 1 << 20
 SMALL_CHUNK_BYTES = 64 << 10
 _TRAILER = struct.Struct("<I4s")

@@ -15,8 +15,8 @@ from fastvlm_ops.core.backup.progress import ProgressMeter
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.tree import IdList
 
-_WORKERS = 2
-_IN_FLIGHT_PACKS = 3
+_WORKERS = 4  # more than cores: most of their time is spent waiting for S3
+_IN_FLIGHT_PACKS = 5
 _PACKS_PER_SEGMENT = 4
 _INLINE_IDS = 16
 _LIST_MAXIMUM_IDS = 1024
