@@ -22,7 +22,8 @@ from fastvlm_ops.core.backup.repository import Repository, initialise_repository
 from fastvlm_ops.core.backup.restore import RestoreResult, restore_snapshot
 from fastvlm_ops.core.backup.retention import RetentionPlan, RetentionPolicy, plan_retention
 from fastvlm_ops.core.backup.sets import BackupSet, SetMember, list_sets, publish_set, select_set
-from fastvlm_ops.core.backup.sources import FolderSource, Source, SQLiteSource
+from fastvlm_ops.core.backup.sources import FolderSource, Source
+from fastvlm_ops.core.backup.sqlite_source import SQLiteSource
 from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
 from fastvlm_ops.core.backup.verify import verify_repository, verify_set_members
 from fastvlm_ops.core.backup.verify_result import VerifyResult

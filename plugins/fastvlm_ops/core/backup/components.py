@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastvlm_ops.core.backup.sources import FolderSource, Source, SQLiteSource
+from fastvlm_ops.core.backup.sources import FolderSource, Source
+from fastvlm_ops.core.backup.sqlite_source import SQLiteSource
 from fastvlm_ops.core.config import Components, FilesComponent
 
 

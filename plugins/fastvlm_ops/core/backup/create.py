@@ -21,6 +21,7 @@ from fastvlm_ops.core.backup.chunking import Chunker, PageChunker, require_compi
 from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
 from fastvlm_ops.core.backup.files import store_contents
+from fastvlm_ops.core.backup.parent import ParentEntries, is_settled
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
@@ -34,8 +35,6 @@ _READ_ATTEMPTS = 3
 _COMMIT_ATTEMPTS = 3
 _TREE_SPOOL_BYTES = 16 << 20
 _WARNINGS_KEPT = 100
-_FINE_GRAIN_NS = 50_000_000
-_COARSE_GRAIN_NS = 2_000_000_000
 
 
 class _CondemnedError(Exception):
@@ -101,52 +100,8 @@ class _Scan:
     """An opened source, and the parent's entries beside it."""
 
     view: SourceView
-    parent_entries: _ParentEntries
+    parent_entries: ParentEntries
     content_chunker: Chunker
-
-
-class _ParentEntries:
-    """The parent's tree beside the scan: both are sorted, so one pass and no memory is enough.
-
-    A parent that cannot be read (any more) only costs time: files count as changed from there on.
-    """
-
-    def __init__(
-        self, entries: Iterator[Entry], started_ns: int, trusted: bool, warn: Callable[[str], None]
-    ) -> None:
-        self._entries = entries
-        self._started_ns = started_ns
-        self._warn = warn
-        self.trusted = trusted
-        self._current = self._next()
-
-    def _next(self) -> Entry | None:
-        try:
-            return next(self._entries, None)
-        except CorruptionError as error:
-            self._warn(f"the parent's tree is damaged, unchanged files are read again: {error}")
-            self._entries = iter(())
-            return None
-
-    def unchanged(self, entry: Entry) -> Entry | None:
-        """The parent's entry of a file whose status has not changed since."""
-        while self._current is not None and self._current.parts < entry.parts:
-            self._current = self._next()
-        old = self._current
-        if old is None or old.path != entry.path or old.type != "file" or old.hard_link is not None:
-            return None
-        if not old.same_file(entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode):
-            return None
-        return old if _settled(entry.mtime_ns, entry.ctime_ns, self._started_ns) else None
-
-
-def _settled(mtime_ns: int, ctime_ns: int, read_ns: int) -> bool:
-    """Whether a file's times are clearly before it was read.
-
-    A file written again in the same tick of the clock in which it was read shows no later time.
-    """
-    grain = _COARSE_GRAIN_NS if mtime_ns % 1_000_000_000 == 0 else _FINE_GRAIN_NS
-    return max(mtime_ns, ctime_ns) < read_ns - grain
 
 
 def create_snapshot(
@@ -262,7 +217,7 @@ def _store_source(run: _Run, parent: dict[str, Any] | None, *, trusted: bool) ->
     entries = read_tree(run.reader, parent["tree"]) if parent else iter(())
     started_ns = parent["started_ns"] if parent else 0
     with source.open() as view:
-        beside = _ParentEntries(entries, started_ns, trusted, run.warnings.append)
+        beside = ParentEntries(entries, started_ns, trusted, run.warnings.append)
         scan = _Scan(view, beside, run.job.repository.chunker("content"))
         tree = _store_tree(run, scan)
         run.warnings += view.warnings
@@ -278,7 +233,7 @@ def _store_source(run: _Run, parent: dict[str, Any] | None, *, trusted: bool) ->
 def _same_fingerprint(parent: dict[str, Any], fingerprint: list[list[int]] | None) -> bool:
     if fingerprint is None or parent["evidence"].get("fingerprint") != fingerprint:
         return False
-    return all(_settled(mtime, ctime, parent["started_ns"]) for _, mtime, ctime, _ in fingerprint)
+    return all(is_settled(mtime, ctime, parent["started_ns"]) for _, mtime, ctime, _ in fingerprint)
 
 
 def _commit(run: _Run, manifest: dict[str, Any]) -> dict[str, Any]:

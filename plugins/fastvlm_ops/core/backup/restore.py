@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
-from fastvlm_ops.core.backup.placing import Piece, PostponedLink, PresentTree, TreeWriter
+from fastvlm_ops.core.backup.placing import Piece, PostponedLink, TreeWriter
+from fastvlm_ops.core.backup.present import PresentTree
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
 from fastvlm_ops.core.backup.reading import BARRIER, ChunkReader, Wanted, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository

@@ -1,4 +1,4 @@
-"""What can be backed up: folders and SQLite databases.
+"""What can be backed up, and the first of them: folders. Databases are in ``sqlite_source``.
 
 A source is opened into a view whose entries come in tree order, metadata only; contents are read
 through the descriptor that ``ScannedEntry.open`` gives, which is valid until the next entry.
@@ -11,26 +11,17 @@ import functools
 import grp
 import os
 import pwd
-import shutil
-import sqlite3
 import stat
-import struct
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
-from urllib.parse import quote
 
 from fastvlm_ops.core.backup.errors import SourceError
 from fastvlm_ops.core.backup.tree import MODE_MASK, Entry
 
-_SQLITE_MAGIC = b"SQLite format 3\0"
 _PACKAGE_SUFFIX = b".mlpackage"
-_SQLITE_BUSY_SECONDS = 30.0
-_SQLITE_COPY_SECONDS = 3600.0
 
 
 OnChange = Literal["warn", "fail"]
@@ -97,7 +88,7 @@ def show(path: bytes) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -133,7 +124,7 @@ def entry_from_status(path: bytes, status: os.stat_result) -> Entry | None:
         mode=status.st_mode & MODE_MASK,
         uid=status.st_uid,
         gid=status.st_gid,
-        user=_user_name(status.st_uid),
+        user=user_name(status.st_uid),
         group=_group_name(status.st_gid),
         mtime_ns=status.st_mtime_ns,
         size=status.st_size if is_file else 0,
@@ -190,9 +181,7 @@ class FolderSource:
             problem = "is not a folder" if self.path.exists() else "does not exist"
             raise SourceError(f"{self.path} {problem}")
         if not os.access(self.path, os.R_OK | os.X_OK):
-            raise SourceError(
-                f"{self.path} cannot be read by user {_user_name(os.geteuid()) or os.geteuid()}"
-            )
+            raise SourceError(f"{self.path} cannot be read by user {user_name(os.geteuid()) or os.geteuid()}")
         with os.scandir(self.path) as entries:
             if next(entries, None) is None:
                 raise SourceError(f"{self.path} is empty; an empty backup is refused")
@@ -293,116 +282,3 @@ class FolderSource:
             return None
         except PermissionError as error:
             raise SourceError(f"{self.path}/{show(path)} cannot be read: {error.strerror}") from error
-
-
-class SQLiteSource:
-    """An SQLite database, copied while others write to it.
-
-    The online-backup API in one step (``pages=-1``): with smaller steps every foreign write starts the
-    copy again, and under constant writes it never ends.
-
-    :param path: the database file.
-    :param scratch_dir: where the copy goes while it is read.
-    """
-
-    kind = "sqlite"
-
-    def __init__(self, path: Path, scratch_dir: Path | None = None) -> None:
-        self.path = path
-        self.scratch_dir = scratch_dir
-
-    def check(self) -> None:
-        if not self.path.is_file():
-            problem = "is not a file" if self.path.exists() else "does not exist"
-            raise SourceError(f"{self.path} {problem}")
-        if not os.access(self.path, os.R_OK):
-            raise SourceError(
-                f"{self.path} cannot be read by user {_user_name(os.geteuid()) or os.geteuid()}"
-            )
-        with self.path.open("rb") as file:
-            if file.read(16) != _SQLITE_MAGIC:
-                raise SourceError(f"{self.path} is not an SQLite database (or an empty one)")
-
-    def fingerprint(self) -> list[list[int]]:
-        """Of the database and its write-ahead log: every commit writes to one of them."""
-        found = []
-        for suffix in ("", "-wal"):
-            try:
-                status = os.stat(f"{self.path}{suffix}")
-            except FileNotFoundError:
-                found.append([0, 0, 0, 0])
-                continue
-            # As root, SQLite sets the owner of the log whenever it opens it, our own reading included.
-            changed_ns = status.st_mtime_ns if suffix else status.st_ctime_ns
-            found.append([status.st_size, status.st_mtime_ns, changed_ns, status.st_ino])
-        return found
-
-    @contextmanager
-    def open(self) -> Iterator[SourceView]:
-        self.check()
-        if self.scratch_dir is not None:
-            self.scratch_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fastvlm-sqlite-", dir=self.scratch_dir) as scratch:
-            copy = Path(scratch) / "copy.db"
-            self._require_space(Path(scratch))
-            self._copy(copy)
-            evidence = self._prove(copy)
-            yield SourceView(
-                lambda: self._entries(copy), evidence=evidence, page_bytes=int(evidence["page_size"])
-            )
-
-    def _require_space(self, scratch: Path) -> None:
-        needed = self.path.stat().st_size
-        wal = self.path.with_name(self.path.name + "-wal")
-        needed += wal.stat().st_size if wal.exists() else 0
-        free = shutil.disk_usage(scratch).free
-        if free < needed:
-            raise SourceError(f"{scratch} has {free} bytes free; the copy of {self.path} needs {needed}")
-
-    def _copy(self, copy: Path) -> None:
-        deadline = time.monotonic() + _SQLITE_COPY_SECONDS
-
-        def within_deadline(status: int, remaining: int, total: int) -> None:
-            if time.monotonic() > deadline:
-                raise SourceError(f"{self.path} stayed locked for {_SQLITE_COPY_SECONDS:.0f} s")
-
-        uri = f"file:{quote(os.fspath(self.path))}?mode=ro"
-        try:
-            with (
-                closing(sqlite3.connect(uri, uri=True, timeout=_SQLITE_BUSY_SECONDS)) as source,
-                closing(sqlite3.connect(copy)) as target,
-            ):
-                source.backup(target, pages=-1, progress=within_deadline)
-        except sqlite3.Error as error:
-            raise SourceError(f"{self.path} cannot be copied: {error}") from error
-
-    def _prove(self, copy: Path) -> dict[str, Any]:
-        with closing(
-            sqlite3.connect(f"file:{quote(os.fspath(copy))}?mode=ro&immutable=1", uri=True)
-        ) as database:
-            try:
-                found = [row[0] for row in database.execute("PRAGMA quick_check(5)")]
-            except sqlite3.DatabaseError as error:
-                raise SourceError(f"{self.path} is damaged: {error}") from error
-        if found != ["ok"]:
-            raise SourceError(f"{self.path} is damaged, quick_check says: {'; '.join(found)}")
-        with copy.open("rb") as file:
-            header = file.read(100)
-        (page_size,) = struct.unpack_from(">H", header, 16)
-        page_size = 65536 if page_size == 1 else page_size
-        return {
-            "quick_check": "ok",
-            "page_size": page_size,
-            "page_count": copy.stat().st_size // page_size,
-            "sqlite_version": sqlite3.sqlite_version,
-        }
-
-    def _entries(self, copy: Path) -> Iterator[ScannedEntry]:
-        folder = entry_from_status(b".", self.path.parent.stat())
-        status = self.path.stat()
-        entry = entry_from_status(os.fsencode(self.path.name), status)
-        if folder is None or entry is None:
-            raise SourceError(f"{self.path} was replaced while it was backed up")
-        entry.size = copy.stat().st_size
-        yield ScannedEntry(folder, lambda: -1)
-        yield ScannedEntry(entry, lambda: os.open(copy, os.O_RDONLY))
