@@ -128,6 +128,7 @@ with DAG(
         task_id="approve_restore",
         request=plan.output[REQUEST_KEY],
         timeout_minutes=dag.param("approval_timeout_minutes"),
+        retry_delay=timedelta(seconds=10),  # somebody may be waiting for the question
         execution_timeout=SHORT,
     )
     restore = RestoreBackupOperator.partial(

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 _ENDED = {"success", "failed"}
+_STEP_ASIDE_SECONDS = 3
 _TASK_FAILED = {"failed", "upstream_failed"}
 
 
@@ -132,8 +133,37 @@ class AirflowClient:
         run = self._call(
             "POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})}
         )
-        self._call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
+        self.unpause(dag_id)
         return str(run["dag_run_id"])
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run by its schedule."""
+        self._call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
+
+    def wait_for_question(
+        self, dag_id: str, run_id: str, task_id: str, *, timeout_seconds: float = 60
+    ) -> dict[str, Any]:
+        """Wait until a task asks a person for an answer, and return what it asks, as the API describes it.
+
+        :raises AirflowError: it does not in time
+        """
+        deadline = time.monotonic() + timeout_seconds
+        path = f"{_path(dag_id, run_id)}/taskInstances/{task_id}"
+        while (state := self._call("GET", path)["state"]) != "awaiting_input":
+            if time.monotonic() > deadline:
+                raise AirflowError(f"{task_id} of {run_id} does not ask for an answer: it is {state}")
+            time.sleep(0.3)
+        # An answer before the scheduler has seen that the task stepped aside would count as its failure.
+        time.sleep(_STEP_ASIDE_SECONDS)
+        return self._call("GET", f"{path}/-1/hitlDetails")
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer a task that asks a person.
+
+        :param option: as in ``Approve``
+        """
+        path = f"{_path(dag_id, run_id)}/taskInstances/{task_id}/-1/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return all runs of a DAG, as the API describes them."""

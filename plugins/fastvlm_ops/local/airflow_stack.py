@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 import httpx
 
 from fastvlm_ops.local.ports import HOST, bypass_proxies, free_ports
+from fastvlm_ops.local.proc import session_members
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError
 
 USER = "admin"
@@ -76,6 +78,7 @@ class AirflowStack:
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
         }
         self._running: dict[str, Process] = {}
+        self._variables: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -96,9 +99,27 @@ class AirflowStack:
         :param connections: by id: type, login, password, extra, as in ``AIRFLOW_CONN_<ID>``. They are kept
             in the environment of the processes, which only their owner can read.
         """
-        variables = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()}
-        for name, arguments in _COMPONENTS.items():
-            self._running[name] = self._start(name, arguments, variables)
+        self._variables = {
+            f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()
+        }
+        for name in _COMPONENTS:
+            self.start_one(name)
+
+    def start_one(self, name: str) -> None:
+        """Start one of the four again, after it was killed.
+
+        :param name: as in ``triggerer``
+        """
+        self._running[name] = self._start(name, _COMPONENTS[name], self._variables)
+
+    def kill_one(self, name: str) -> None:
+        """Kill one of the four and what it has started, as a crash would.
+
+        :param name: as in ``triggerer``
+        """
+        leader = self._running.pop(name).id
+        for member in list(session_members(leader)):
+            member.signal(signal.SIGKILL)
 
     def wait(self, progress: Callable[[str], None], *, timeout_seconds: float = 120) -> None:
         """Wait until all four say that they are healthy.

@@ -7,49 +7,16 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
 
 from fastvlm_ops.operators import backup
 from tests.airflow_home import ROOT
-from tests.airflow_kit import COMPONENTS, Kit, set_connection
-
-MOMENT = datetime(2026, 1, 4, 2, tzinfo=UTC)
-
-
-class Context(dict):
-    """A task's context, as far as the operators use it; keeps what is pushed to XCom."""
-
-    def __init__(self, run_id: str = "run") -> None:
-        self.pushed: dict[str, Any] = {}
-        super().__init__(
-            params={},
-            dag_run=SimpleNamespace(dag_id="dag", run_id=run_id, data_interval_end=MOMENT, run_after=MOMENT),
-            ti=SimpleNamespace(xcom_push=lambda key, value: self.pushed.update({key: value})),
-        )
-
-
-def prepare() -> backup.PrepareRepositoryOperator:
-    return backup.PrepareRepositoryOperator(task_id="prepare", components=COMPONENTS)
-
-
-def create(component: str, kind: str = "full") -> backup.CreateBackupOperator:
-    return backup.CreateBackupOperator(task_id="create", component=component, kind=kind)
-
-
-def failure(operator: Any, context: Context | None = None) -> str:
-    """Execute an operator that must fail for good; returns its message, which its XCom has too."""
-    context = context or Context()
-    with pytest.raises(AirflowFailException) as caught:
-        operator.execute(context)
-    assert context.pushed["failure"]["message"] == str(caught.value)
-    assert "direct cause" not in "".join(traceback.format_exception(caught.value))
-    return str(caught.value)
+from tests.airflow_kit import Kit, set_connection
+from tests.unit.operators.support import Context, create, failure, prepare
 
 
 def is_untouched(connection: dict[str, Any], s3_client: Any) -> bool:
