@@ -196,3 +196,64 @@ def test_airflow_refuses_to_backfill_a_backup(run_dag: Any, kit: Kit) -> None:
     arguments = get_parser().parse_args(["backfill", "create", "--dag-id", "backup_full", *period])
     with pytest.raises(DagRunTypeNotAllowed, match="does not allow backfill runs"):
         arguments.func(arguments)
+
+
+def test_a_change_of_the_configuration_is_published_by_itself(
+    run_dag: Any, kit: Kit, connection: dict[str, Any]
+) -> None:
+    (full,) = run_dag("backup_full").returned("publish_backup")
+    (unchanged,) = run_dag("backup_configuration").returned("back_up_changes")
+    assert (unchanged["outcome"], unchanged["set_id"]) == ("unchanged", full["set_id"])
+
+    (kit.folder / "configuration" / "service.yaml").write_text("port: 9000\n")
+    (changed,) = run_dag("backup_configuration").returned("back_up_changes")
+    assert (changed["outcome"], changed["kind"]) == ("published", "configuration")
+    chosen = {}
+    for backup_id in ("latest", "latest-configuration"):
+        run = run_dag("restore_backup", {"backup_id": backup_id, "target": "any"})
+        chosen[backup_id] = run.xcoms["plan_restore"]["backup"][0]["set_id"]
+    assert chosen == {"latest": full["set_id"], "latest-configuration": changed["set_id"]}
+
+    (retention,) = run_dag("backup_maintenance").returned("plan_retention")
+    kept = {name: plan["kept_ids"] for name, plan in retention["plans"].items()}
+    assert kept == {"all components": [full["set_id"]], "configuration": [changed["set_id"]]}
+    assert retention["policy"]["keep_last"] == 7
+
+
+def test_maintenance_is_red_when_a_pack_is_gone(
+    published: None, run_dag: Any, s3_client: Any, bucket: str
+) -> None:
+    run = run_dag("backup_maintenance", {"level": "listing"})
+    assert run.state == "success"
+    assert run.returned("confirm_maintenance") == [{"ok": True, "level": "listing"}]
+
+    pack = keys_of(s3_client, bucket, "packs/")[0]
+    s3_client.delete_object(Bucket=bucket, Key=f"kit/{pack}")
+    run = run_dag("backup_maintenance", {"level": "listing"})
+    assert run.state == "failed"
+    assert run.tasks["verify_repository"] == run.tasks["plan_retention"] == ["success"]
+    (evidence,) = run.failures("confirm_maintenance")
+    assert f"{pack}: " in evidence["message"]
+    assert "backup full-0 is hit" in evidence["message"]
+    assert evidence["backups"] == ["full-0"]
+    assert keys_of(s3_client, bucket, "snapshots/"), "nothing is deleted, whatever is found"
+
+
+def test_a_full_backup_that_is_damaged_is_not_published(
+    run_dag: Any, kit: Kit, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastvlm_ops.core.backup import verify
+    from fastvlm_ops.core.backup.errors import CorruptionError
+
+    def damaged(*_: Any) -> None:
+        raise CorruptionError("not what was backed up")
+
+    monkeypatch.setattr(verify, "_restore_on_trial", damaged)
+    run = run_dag("backup_full")
+    assert run.state == "failed"
+    assert run.tasks["create_backup"] == ["success"] * 4
+    assert "not what was backed up" in run.failures("verify_backup")[0]["message"]
+    (verdict,) = run.failures("publish_backup")
+    assert (verdict["error"], verdict["published"]) == ("UnverifiedBackupError", False)
+    restore = run_dag("restore_backup", {"target": "drill"})
+    assert "holds no published backup" in restore.failures("plan_restore")[0]["message"]
