@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,12 @@ class CannedAirflow:
             return {"value": {"ready": True}}
         if path.endswith("/taskInstances/create/logs/1"):
             return {"content": [{"event": "hello"}, ERROR, {"event": "bye"}]}
+        if path.endswith("/taskInstances/approve"):
+            return {"state": "awaiting_input"}
+        if path.endswith("/taskInstances/create"):
+            return {"state": "running"}
+        if (method, path) == ("GET", f"{RUN}/taskInstances/approve/-1/hitlDetails"):
+            return {"subject": "Really?"}
         if (method, path) == ("POST", "/api/v2/dags/backup_full/dagRuns"):
             return {"dag_run_id": "manual__1"}
         return {} if method == "PATCH" else None
@@ -96,6 +103,19 @@ def test_what_is_refused_is_said(airflow: AirflowClient) -> None:
         airflow.trigger("unknown")
     with pytest.raises(AirflowError, match=r"DAG unknown did not appear \(404\)\. broken\.py: SyntaxError"):
         airflow.wait_for_dag("unknown", timeout_seconds=0)
+
+
+def test_a_question_is_waited_for_and_answered(
+    airflow: AirflowClient, canned: CannedAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastvlm_ops.local.airflow_api._STEP_ASIDE_SECONDS", 0)
+    assert airflow.wait_for_question("backup_full", "manual__1", "approve") == {"subject": "Really?"}
+    airflow.answer("backup_full", "manual__1", "approve", "Reject")
+    request = canned.requests[-1]
+    assert (request.method, request.url.path) == ("PATCH", f"{RUN}/taskInstances/approve/-1/hitlDetails")
+    assert json.loads(request.content) == {"chosen_options": ["Reject"], "params_input": {}}
+    with pytest.raises(AirflowError, match="create of manual__1 does not ask for an answer: it is running"):
+        airflow.wait_for_question("backup_full", "manual__1", "create", timeout_seconds=0)
 
 
 def test_a_run_that_does_not_end(airflow: AirflowClient) -> None:
