@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,18 +46,29 @@ def _show(progress: Progress) -> None:
     print(progress.line(), file=sys.stderr, flush=True)
 
 
+def _side_by_side(repository: Repository, work: Callable[[Repository, str], None], names: list[str]) -> None:
+    """The components beside each other, each with a repository of its own, as the mapped tasks run."""
+    with ThreadPoolExecutor(len(names)) as pool:
+        clones = [Repository(repository.storage, repository.ring, repository.config) for _ in names]
+        for _ in pool.map(work, clones, names):
+            pass
+
+
 def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
     sources = _sources(arguments.tree, arguments.scratch)
-    for component, source in sources.items():
+
+    def back_up(repository: Repository, component: str) -> None:
         result = create_snapshot(
             repository,
-            source,
+            sources[component],
             component=component,
             kind=arguments.kind,
             run_key=arguments.run_key,
             progress=_show,
         )
         print(result.as_dict())
+
+    _side_by_side(repository, back_up, list(sources))
     publish_set(
         repository,
         set_id=arguments.run_key,
@@ -67,9 +80,15 @@ def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
 
 
 def _restore(repository: Repository, arguments: argparse.Namespace) -> None:
-    for member in select_set(repository, "latest").snapshots:
-        target = arguments.target / member.component
-        print(restore_snapshot(repository, member.snapshot_id, target, progress=_show).as_dict())
+    snapshots = {
+        member.component: member.snapshot_id for member in select_set(repository, "latest").snapshots
+    }
+
+    def restore(repository: Repository, component: str) -> None:
+        target = arguments.target / component
+        print(restore_snapshot(repository, snapshots[component], target, progress=_show).as_dict())
+
+    _side_by_side(repository, restore, list(snapshots))
 
 
 def _arguments() -> argparse.Namespace:
