@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
 
@@ -16,6 +17,8 @@ from fastvlm_ops.operators.backup import (
     PublishBackupOperator,
     VerifyBackupOperator,
 )
+
+Kind = Literal["full", "incremental"]
 
 SHORT = timedelta(minutes=15)
 
@@ -37,7 +40,37 @@ VERIFY = """- **verify_backup** checks that every pack these snapshots refer to 
 """
 
 
-def backup_dag(kind: str, cron: str, summary: str, execution_timeout: timedelta) -> DAG:
+def wire(kind: Kind, components: Components) -> None:
+    """Add the tasks."""
+    prepare = PrepareRepositoryOperator(
+        task_id="prepare_repository", components=components.names, execution_timeout=SHORT
+    )
+    create = CreateBackupOperator.partial(
+        task_id="create_backup", kind=kind, map_index_template="{{ task.component }}"
+    ).expand(component=components.names)
+    publish_arguments: dict[str, Any] = {}
+    steps = [prepare, create]
+    if kind == "full":
+        verify = VerifyBackupOperator(
+            task_id="verify_backup",
+            components=components.names,
+            trigger_rule=TriggerRule.ALL_DONE,
+            execution_timeout=timedelta(hours=2),
+        )
+        steps.append(verify)
+        publish_arguments = {"must_be_verified": True, "verification": verify.output}
+    publish = PublishBackupOperator(
+        task_id="publish_backup",
+        components=components.names,
+        kind=kind,
+        trigger_rule=TriggerRule.ALL_DONE,
+        execution_timeout=SHORT,
+        **publish_arguments,
+    )
+    chain(*steps, publish)
+
+
+def backup_dag(kind: Kind, cron: str, summary: str, execution_timeout: timedelta) -> DAG:
     """Build the DAG of one kind of backup.
 
     :param kind: ``full`` or ``incremental``
@@ -46,37 +79,9 @@ def backup_dag(kind: str, cron: str, summary: str, execution_timeout: timedelta)
     :param execution_timeout: of one component
     """
 
-    def wire(components: Components) -> None:
-        prepare = PrepareRepositoryOperator(
-            task_id="prepare_repository", components=components.names, execution_timeout=SHORT
-        )
-        create = CreateBackupOperator.partial(
-            task_id="create_backup", kind=kind, map_index_template="{{ task.component }}"
-        ).expand(component=components.names)
-        publish_arguments: dict[str, Any] = {}
-        steps = [prepare, create]
-        if kind == "full":
-            verify = VerifyBackupOperator(
-                task_id="verify_backup",
-                components=components.names,
-                trigger_rule=TriggerRule.ALL_DONE,
-                execution_timeout=timedelta(hours=2),
-            )
-            steps.append(verify)
-            publish_arguments = {"must_be_verified": True, "verification": verify.output}
-        publish = PublishBackupOperator(
-            task_id="publish_backup",
-            components=components.names,
-            kind=kind,
-            trigger_rule=TriggerRule.ALL_DONE,
-            execution_timeout=SHORT,
-            **publish_arguments,
-        )
-        chain(*steps, publish)
-
     return dag_from_definitions(
         load_components,
-        wire,
+        partial(wire, kind),
         dag_id=f"backup_{kind}",
         description=summary,
         doc_md=DOC.format(
