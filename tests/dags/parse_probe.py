@@ -32,10 +32,10 @@ def probe(file: Path) -> dict[str, Any]:
 
     socket.socket.connect = refuse  # type: ignore[method-assign]
     before = set(sys.modules)
-    started = time.perf_counter()
+    started = time.process_time()  # what the file costs, not how busy the machine is
     bag = DagBag(dag_folder=file)
     return {
-        "seconds": time.perf_counter() - started,
+        "seconds": time.process_time() - started,
         "dags": sorted(bag.dags),
         "import_errors": bag.import_errors,
         "contacted": contacted,
