@@ -15,7 +15,10 @@ BUFFER_BYTES = 4 << 20
 PAGE_CHUNK_BYTES = 8192
 
 ReadInto = Callable[[memoryview], int]
-"""Fills a buffer from the source, returns the count; 0 at the end."""
+"""Fills a buffer from the source, returns the count; 0 at the end.
+
+What it has filled stays unchanged until it is called again.
+"""
 
 
 def require_compiled_chunker() -> None:
@@ -64,11 +67,12 @@ class ContentChunker:
             normalized_chunking=1,
             seed=seed,
         )
-        self._buffer = bytearray(BUFFER_BYTES)
+        # Two, so that a buffer stays as it was read until the read after the next: see ReadInto.
+        self._buffers = [memoryview(bytearray(BUFFER_BYTES)) for _ in range(2)]
 
     def cut(self, read_into: ReadInto) -> Iterator[memoryview]:
         """A chunk ends where it would have ended in the whole file: a cut needs ``maximum`` bytes ahead."""
-        view = memoryview(self._buffer)
+        view, other = self._buffers
         filled = 0
         at_end = False
         while not at_end or filled:
@@ -82,8 +86,9 @@ class ContentChunker:
                     break
                 yield view[start : start + chunk.length]
                 start += chunk.length
-            view[: filled - start] = view[start:filled]
+            other[: filled - start] = view[start:filled]
             filled -= start
+            view, other = other, view
 
 
 class PageChunker:

@@ -7,6 +7,8 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from typing import Any
 
 from blake3 import blake3
 
@@ -15,6 +17,7 @@ from fastvlm_ops.core.backup.progress import ProgressMeter
 from fastvlm_ops.core.backup.tree import Entry
 from fastvlm_ops.core.backup.writing import ChunkWriter
 
+_HASH_ASIDE_BYTES = 1 << 20
 Extents = list[tuple[int, int]]
 
 
@@ -36,28 +39,50 @@ def data_extents(descriptor: int, status: os.stat_result) -> Extents | None:
 
 
 class _ExtentReader:
-    """Reads extents one after the other, hashing and counting what it read."""
+    """Reads extents one after the other, hashing and counting what it read.
 
-    def __init__(self, descriptor: int, extents: Extents, meter: ProgressMeter) -> None:
+    Large pieces are hashed in another thread while they are cut: they stay unchanged until the next read.
+    """
+
+    def __init__(self, descriptor: int, extents: Extents, meter: ProgressMeter, hashing: Executor) -> None:
         self._descriptor = descriptor
         self._extents: Iterator[tuple[int, int]] = iter(extents)
         self._position = self._end = 0
         self._meter = meter
-        self.hasher = blake3()
+        self._hasher = blake3()
+        self._hashing = hashing
+        self._pending: Future[Any] | None = None
         self.count = 0
 
     def read_into(self, buffer: memoryview) -> int:
-        while self._position >= self._end:
-            extent = next(self._extents, None)
-            if extent is None:
-                return 0
-            self._position, self._end = extent[0], sum(extent)
-        count = os.preadv(self._descriptor, [buffer[: self._end - self._position]], self._position)
-        self.hasher.update(buffer[:count])
-        self._position = self._position + count if count else self._end
+        self._wait()
+        while True:
+            while self._position >= self._end:
+                extent = next(self._extents, None)
+                if extent is None:
+                    return 0
+                self._position, self._end = extent[0], sum(extent)
+            count = os.preadv(self._descriptor, [buffer[: self._end - self._position]], self._position)
+            if count:
+                break
+            self._position = self._end  # the file has become shorter
+        self._position += count
         self.count += count
         self._meter.add(read_bytes=count)
-        return count or self.read_into(buffer)
+        if count >= _HASH_ASIDE_BYTES:
+            self._pending = self._hashing.submit(self._hasher.update, buffer[:count])
+        else:
+            self._hasher.update(buffer[:count])
+        return count
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def hexdigest(self) -> str:
+        self._wait()
+        return self._hasher.hexdigest()
 
 
 def store_contents(
@@ -71,9 +96,11 @@ def store_contents(
     if not stat.S_ISREG(before.st_mode):
         raise OSError(errno.EINVAL, "no longer a regular file")
     extents = data_extents(descriptor, before)
-    reader = _ExtentReader(descriptor, [(0, sys.maxsize)] if extents is None else extents, meter)
+    reader = _ExtentReader(
+        descriptor, [(0, sys.maxsize)] if extents is None else extents, meter, writer.hashing
+    )
     entry.contents = writer.put_stream(chunker, reader.read_into)
-    entry.blake3 = reader.hasher.hexdigest()
+    entry.blake3 = reader.hexdigest()
     entry.extents = extents
     entry.size = reader.count if extents is None else before.st_size
     complete = reader.count == entry.stored_bytes

@@ -138,7 +138,7 @@ def join_planes(split: bytes, stride: int) -> bytes:
 
 
 def choose_stride(raw: bytes) -> int:
-    """The stride whose planes have the least entropy; 1 unless the gain is clear.
+    """The stride whose planes have clearly the least entropy.
 
     Weights have exponents that repeat and mantissas that are noise: apart, the former compress. Entropy
     of order 0 of a sample from the middle sees that, where compressing so small a sample would not.
@@ -154,8 +154,11 @@ def choose_stride(raw: bytes) -> int:
         4: counts,
     }
     entropy = {stride: sum(map(_entropy, planes[stride])) / stride for stride in planes}
-    best = min(entropy, key=lambda stride: entropy[stride])
-    return best if entropy[best] < _CLEAR_GAIN * entropy[1] else 1
+    best = 1  # smaller samples look less random: a longer stride has to be clearly better
+    for stride in (2, 4):
+        if entropy[stride] < _CLEAR_GAIN * entropy[best]:
+            best = stride
+    return best
 
 
 def _entropy(counts: Any) -> float:

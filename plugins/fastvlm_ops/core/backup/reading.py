@@ -21,7 +21,7 @@ from fastvlm_ops.core.backup.tree import Entry, IdList, decode_entries
 
 _MANIFEST_LIMIT_BYTES = 64 << 20
 _CACHE_BYTES = 8 << 20
-_WINDOW_BYTES = 128 << 20
+_WINDOW_BYTES = 2 << 30  # versions of a model share frames that are a whole model apart
 _WINDOW_CHUNKS = 32 << 10
 _RANGE_BYTES = 4 << 20
 _GAP_BYTES = 128 << 10
@@ -168,7 +168,8 @@ class ChunkReader:
 
         Each is handed over in the thread that fetched, opened and checked it, while it is in that
         processor's cache. Frames are read once for all that is wanted of them within a window of up to
-        128 MiB, and neighbours in one request; memory is a few requests of 4 MiB and what they unpack to.
+        2 GiB or 32 Ki chunks, and neighbours in one request; memory is a few requests of 4 MiB and what
+        they unpack to.
 
         :param wanted: may hold ``BARRIER``. Consumed in the calling thread, up to two windows ahead.
         :param name: what an error calls the thing with this tag.

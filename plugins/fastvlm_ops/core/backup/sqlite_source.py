@@ -97,6 +97,7 @@ class SQLiteSource:
                 closing(sqlite3.connect(uri, uri=True, timeout=_SQLITE_BUSY_SECONDS)) as source,
                 closing(sqlite3.connect(copy)) as target,
             ):
+                target.execute("PRAGMA synchronous = OFF")  # it need not outlive this process
                 source.backup(target, pages=-1, progress=within_deadline)
         except sqlite3.Error as error:
             raise SourceError(f"{self.path} cannot be copied: {error}") from error

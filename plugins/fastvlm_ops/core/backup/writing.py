@@ -28,6 +28,8 @@ class ChunkWriter:
     At most ``_IN_FLIGHT_PACKS`` packs are being encoded or sent, which bounds memory whatever the size of
     the source. An index segment follows every few packs, so that a killed run's work is found again.
 
+    ``hashing`` is a thread for hashes of whole files, beside their cutting.
+
     :param check_packs: head every pack that the run refers to, once (full backups).
     """
 
@@ -49,6 +51,7 @@ class ChunkWriter:
         self._grouper = FrameGrouper()
         self._new_ids: set[bytes] = set()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="pack")
+        self.hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._in_flight: list[Future[None]] = []
         self._lock = Lock()
         self._unindexed: list[PackRecords] = list(index.adopted)
@@ -63,6 +66,7 @@ class ChunkWriter:
 
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self.hashing.shutdown(wait=True, cancel_futures=True)
 
     # -- chunks ------------------------------------------------------------------------------------
 
