@@ -226,7 +226,7 @@ def test_damage_counts_no_more_once_the_chunks_have_another_copy(
 ) -> None:
     packs = names(storage, "packs/")
     for pack in packs:
-        flip(storage, pack, 1000)
+        flip(storage, pack, 100)
     assert not verify(repository, "full").ok
     back_up(repository, history.folder, "run-3")  # a full one heads every pack
     storage.delete(packs[0])
