@@ -1,18 +1,23 @@
 """One operation of the backup engine in a process of its own, so that start-up and imports count.
 
-A backup takes the three components of the tree and publishes them as a set, and a restore restores the
-newest set, as the DAGs do. Credentials and passphrase come from the environment.
+A backup takes the components that the tree has and publishes them as a set, and a restore restores the
+newest set, as the DAGs do. It can count its requests and what
+they carry. Credentials and passphrase come from the environment.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.backup import (
     FolderSource,
@@ -30,16 +35,54 @@ from fastvlm_ops.core.backup import (
     select_set,
 )
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 PASSPHRASE_VARIABLE = "FASTVLM_BENCHMARK_PASSPHRASE"  # noqa: S105 - the name of a variable
 DATABASE = Path("database") / "operations.db"
 
 
 def _sources(tree: Path, scratch: Path) -> dict[str, Source]:
-    return {
+    sources: dict[str, Source] = {
         "models": FolderSource(tree / "models"),
         "configuration": FolderSource(tree / "configuration"),
         "database": SQLiteSource(tree / DATABASE, scratch_dir=scratch),
     }
+    return {name: source for name, source in sources.items() if (tree / name).exists()}
+
+
+class Traffic:
+    """Counts requests by operation, retries too, and the bytes of their bodies and of the answers'.
+
+    :param client: whose requests are counted from now on
+    """
+
+    def __init__(self, client: S3Client) -> None:
+        self._lock = threading.Lock()
+        self._requests: Counter[str] = Counter()
+        self._sent_bytes = 0
+        self._received_bytes = 0
+        client.meta.events.register("before-send.s3", self._before_send)
+        client.meta.events.register("response-received.s3", self._response_received)
+
+    def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
+        with self._lock:
+            self._requests[event_name.rpartition(".")[2]] += 1
+            self._sent_bytes += int(request.headers.get("Content-Length", 0))
+
+    def _response_received(self, response_dict: Any, event_name: str, **_: Any) -> None:
+        if response_dict is None or event_name.rpartition(".")[2].startswith("Head"):
+            return
+        with self._lock:
+            self._received_bytes += int(response_dict["headers"].get("content-length", 0))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything that was counted."""
+        return {
+            "requests": dict(sorted(self._requests.items())),
+            "sent_bytes": self._sent_bytes,
+            "received_bytes": self._received_bytes,
+        }
 
 
 def _show(progress: Progress) -> None:
@@ -95,6 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint-url", required=True)
     parser.add_argument("--bucket", required=True)
+    parser.add_argument("--traffic", type=Path, help="JSON file for the number of requests and their bytes")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("initialise")
     create = actions.add_parser("create")
@@ -110,7 +154,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Do what the command line says."""
     arguments = _arguments()
-    storage = S3Storage(create_client(endpoint_url=arguments.endpoint_url), arguments.bucket)
+    client = create_client(endpoint_url=arguments.endpoint_url)
+    traffic = Traffic(client) if arguments.traffic else None
+    storage = S3Storage(client, arguments.bucket)
     passphrase = os.environ[PASSPHRASE_VARIABLE]
     if arguments.action == "initialise":
         initialise_repository(storage, passphrase)
@@ -118,6 +164,8 @@ def main() -> None:
         _back_up(open_repository(storage, passphrase), arguments)
     else:
         _restore(open_repository(storage, passphrase), arguments)
+    if traffic:
+        arguments.traffic.write_text(json.dumps(traffic.as_dict()))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ class Figure:
             return False
         return reached <= self.target if self.better == "lower" else reached >= self.target
 
+    @property
+    def target_in_words(self) -> str:
+        """As in ``≤ 0.65`` or ``≤ 256 MiB``."""
+        sign = "≤" if self.better == "lower" else "≥"
+        return f"{sign} {self.target:g}{f' {self.unit}' if self.peer is None else ''}"
+
     def as_dict(self) -> dict[str, Any]:
         """The figure as it stands in a file of results."""
         return {
@@ -81,16 +87,15 @@ def figures_table(figures: Sequence[Figure]) -> str:
             f"{figure.value:,.2f} {figure.unit}",
             "-" if figure.peer_value is None else f"{figure.peer_value:,.2f} {figure.unit}",
             "-" if figure.ratio is None else f"{figure.ratio:.2f}",
-            _target(figure),
+            figure.target_in_words,
             "met" if figure.met else "MISSED",
         )
         for figure in figures
     ]
     peers = sorted({figure.peer for figure in figures if figure.peer is not None})
     met = sum(figure.met for figure in figures)
-    return "\n".join(
-        [table([head, *rows]), f"Peer: {'; '.join(peers)}. {met} of {len(figures)} targets met."]
-    )
+    beside = f"Peer: {'; '.join(peers)}. " if peers else ""
+    return f"{table([head, *rows])}\n{beside}{met} of {len(figures)} targets met."
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -106,9 +111,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
-def _target(figure: Figure) -> str:
-    sign = "≤" if figure.better == "lower" else "≥"
-    return f"{sign} {figure.target:g}{f' {figure.unit}' if figure.peer is None else ''}"
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table of Markdown, the first column to the left and the others to the right; a head first."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    rule = f"|{'|'.join(['---', *['---:'] * (len(rows[0]) - 1)])}|"
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def _rounded(value: float | None) -> float | None:

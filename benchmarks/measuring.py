@@ -29,7 +29,7 @@ class Cost:
     :param wall_seconds: from its start to its end
     :param cpu_seconds: user and system time of all its threads
     :param memory_bytes: its largest resident set
-    :param sent_bytes: by which the repository grew
+    :param sent_bytes: size of the objects that were stored, new ones and those that replace others
     """
 
     wall_seconds: float
