@@ -25,7 +25,7 @@ from fastvlm_ops.core.backup.parent import ParentEntries, is_settled
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
-from fastvlm_ops.core.backup.sources import ScannedEntry, Source, SourceView, show
+from fastvlm_ops.core.backup.sources import ScannedEntry, Source, SourceView, raise_unless_gone, show
 from fastvlm_ops.core.backup.tree import Entry, encode_entry
 from fastvlm_ops.core.backup.writing import ChunkWriter
 
@@ -377,11 +377,8 @@ def _read_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
     for attempt in range(1, _READ_ATTEMPTS + 1):
         try:
             descriptor = scanned.open()
-        except PermissionError as error:
-            raise SourceError(
-                f"{run.job.source.path}/{show(entry.path)} cannot be read: {error.strerror}"
-            ) from error
-        except OSError as error:  # gone, or no longer a regular file
+        except OSError as error:
+            raise_unless_gone(error, run.job.source.path, entry.path)
             scan.view.unsteady(f"{show(entry.path)}: left out, {error.strerror} when it was opened")
             return False
         try:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import itertools
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,13 +20,15 @@ from typing import NamedTuple
 
 from fastvlm_ops.core.backup.errors import RestoreTargetError
 from fastvlm_ops.core.backup.sources import show
-from fastvlm_ops.core.backup.tree import Entry
+from fastvlm_ops.core.backup.tree import Entry, split_path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_REACH = _DIRECTORY | getattr(os, "O_PATH", 0)  # may be done where listing is not allowed
 _WARNINGS_KEPT = 100
 _FLUSHERS = 8
 _FLUSH_FILES = 256
 _FLUSH_BYTES = 64 << 20
+_HELD_FILES = 16 << 10
 
 
 @dataclass
@@ -124,6 +127,10 @@ class TreeWriter:
         self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="flush")
         self._flushes: list[Future[None]] = []
         self._lock = RLock()
+        self._held = 0
+        # A file under way holds its descriptor and that of its directory: together half of what may be open.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._held_limit = min(limit // 4, _HELD_FILES) if limit > 0 else _HELD_FILES
         self.kept_files = 0
         self.replaced_files = 0
         self.warnings: list[str] = []
@@ -162,10 +169,16 @@ class TreeWriter:
 
     def _release(self, directory: _Directory, *, complete: bool = True) -> None:
         """One user less; the last one gives the directory its metadata, if all in it is ``complete``."""
-        with self._lock:
-            directory.users -= 1
-            if directory.users or directory is self._root:
-                return
+        above: _Directory | None = directory
+        while above is not None:
+            with self._lock:
+                above.users -= 1
+                if above.users or above is self._root:
+                    return
+            self._finish(above, complete=complete)
+            above = above.above
+
+    def _finish(self, directory: _Directory, *, complete: bool) -> None:
         try:
             if complete and directory.entry is not None:
                 self._set_metadata(directory.entry, directory.descriptor)
@@ -174,8 +187,6 @@ class TreeWriter:
             raise RestoreTargetError(f"{self._target} cannot be finished: {error.strerror}") from error
         finally:
             os.close(directory.descriptor)
-        if directory.above is not None:
-            self._release(directory.above, complete=complete)
 
     def _hold(self, directory: _Directory) -> _Directory:
         with self._lock:
@@ -216,9 +227,20 @@ class TreeWriter:
             raise self.failed(entry, error) from error
         with self._lock:
             self._open.add(file)
+            self._held += 1
         if not pieces:
             self.complete(file)
         return file
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many files are under way that it is time to :meth:`settle` them."""
+        with self._lock:
+            return self._held >= self._held_limit
+
+    def settle(self) -> None:
+        """Wait until every file whose chunks are all written has its name."""
+        self._flush_and_wait()
 
     def temporary(self) -> bytes:
         """A name that no other file of this restore has."""
@@ -268,6 +290,8 @@ class TreeWriter:
         finally:
             for file in files:
                 os.close(file.descriptor)
+            with self._lock:
+                self._held -= len(files)
         for file in files:
             self._release(file.parent)
 
@@ -298,21 +322,34 @@ class TreeWriter:
     def link(self, postponed: list[PostponedLink]) -> None:
         """Make hard links, when all chunks of the files they are links to have been written."""
         self._flush_and_wait()
-        root = self._root.descriptor
         for entry, parent in postponed:
-            name = self.temporary()
+            name, first = self.temporary(), split_path(entry.hard_link or b"")
             try:
-                os.link(
-                    entry.hard_link or b"",
-                    name,
-                    src_dir_fd=root,
-                    dst_dir_fd=parent.descriptor,
-                    follow_symlinks=False,
-                )
+                with self._opened(first[:-1]) as folder:
+                    os.link(
+                        first[-1],
+                        name,
+                        src_dir_fd=folder,
+                        dst_dir_fd=parent.descriptor,
+                        follow_symlinks=False,
+                    )
                 self._give_name(entry, name, parent.descriptor)
             except OSError as error:
                 raise self.failed(entry, error) from error
             self._release(parent)
+
+    @contextlib.contextmanager
+    def _opened(self, parts: tuple[bytes, ...]) -> Iterator[int]:
+        """A directory of the target, however long its path; good for reaching what is in it."""
+        directory = os.dup(self._root.descriptor)
+        try:
+            for part in parts:
+                below = os.open(part, _REACH, dir_fd=directory)
+                os.close(directory)
+                directory = below
+            yield directory
+        finally:
+            os.close(directory)
 
     def _place_node(self, entry: Entry) -> None:
         parent, name = self._parent(entry).descriptor, self.temporary()

@@ -281,6 +281,9 @@ def _wanted(
             writer.keep(entry)
             meter.add(read_bytes=entry.stored_bytes)
         else:
+            if writer.is_crowded:
+                yield BARRIER
+                writer.settle()
             ids = list(reader.ids(entry.contents))
             file = writer.begin(entry, len(ids))
             offset = 0

@@ -6,6 +6,7 @@ through the descriptor that ``ScannedEntry.open`` gives, which is valid until th
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import functools
 import grp
@@ -146,8 +147,14 @@ def _read_xattrs(directory: int, name: bytes) -> dict[str, bytes]:
         return {}
 
 
-def _names(directory: int) -> list[bytes]:
-    return sorted(map(os.fsencode, os.listdir(directory)))
+# What opening says of a name that stands for nothing any more, or for something else than it did.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.ESTALE)
+
+
+def raise_unless_gone(error: OSError, source: Path, path: bytes) -> None:
+    """:raises SourceError: the path is still there and cannot be read."""
+    if error.errno not in _GONE:
+        raise SourceError(f"{source}/{show(path)} cannot be read: {error.strerror}") from error
 
 
 class _Level(NamedTuple):
@@ -227,7 +234,7 @@ class FolderSource:
         self, top: int, prefix: bytes, package: bytes | None, view: SourceView
     ) -> Iterator[ScannedEntry]:
         """Depth first, by open directories, so that nobody can swap a parent for a link meanwhile."""
-        stack = [_Level(top, prefix, iter(_names(top)), package)]
+        stack = [_Level(top, prefix, self._names(top, prefix), package)]
         try:
             while stack:
                 level = stack[-1]
@@ -247,7 +254,13 @@ class FolderSource:
                     opened = self._open_directory(level.directory, path, name, view)
                     if opened is None:
                         continue
-                    stack.append(_Level(opened, path + b"/", iter(_names(opened)), scanned.package))
+                    below = path + b"/"
+                    try:
+                        names = self._names(opened, below)
+                    except SourceError:
+                        os.close(opened)
+                        raise
+                    stack.append(_Level(opened, below, names, scanned.package))
                 yield scanned
         finally:
             for level in stack:
@@ -264,7 +277,8 @@ class FolderSource:
                 return None
             if entry.type == "symlink":
                 entry.target = os.readlink(name, dir_fd=directory)
-        except FileNotFoundError:
+        except OSError as error:
+            raise_unless_gone(error, self.path, path)
             view.unsteady(f"{show(path)}: vanished while the folder was read")
             return None
         entry.xattrs = _read_xattrs(directory, name)
@@ -274,11 +288,16 @@ class FolderSource:
 
         return ScannedEntry(entry, open_file, status.st_nlink if entry.type == "file" else 1, package)
 
+    def _names(self, directory: int, path: bytes) -> Iterator[bytes]:
+        try:
+            return iter(sorted(map(os.fsencode, os.listdir(directory))))
+        except OSError as error:
+            raise SourceError(f"{self.path}/{show(path)} cannot be read: {error.strerror}") from error
+
     def _open_directory(self, directory: int, path: bytes, name: bytes, view: SourceView) -> int | None:
         try:
             return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            raise_unless_gone(error, self.path, path)
             view.unsteady(f"{show(path)}: vanished while the folder was read")
             return None
-        except PermissionError as error:
-            raise SourceError(f"{self.path}/{show(path)} cannot be read: {error.strerror}") from error
