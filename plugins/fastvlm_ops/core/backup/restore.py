@@ -6,6 +6,7 @@ chunk is there. Then each file goes to a temporary name and gets its own only on
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -224,15 +225,15 @@ class _Marker:
         if self.overwrite:
             return
         if self.path.is_file():
-            found = json.loads(self.path.read_text()).get("snapshot_id")
-            self.continues = found == self.snapshot_id
+            with contextlib.suppress(ValueError):  # half written: nothing else has been yet
+                self.continues = json.loads(self.path.read_text())["snapshot_id"] == self.snapshot_id
         if self.target.exists() and any(self.target.iterdir()) and not self.continues:
             raise RestoreTargetError(f"{self.target} is not empty; restore into a new or an empty folder")
 
     def __enter__(self) -> _Marker:
         try:
             self.target.mkdir(parents=True, exist_ok=True)
-            if not self.overwrite:
+            if not self.overwrite and not self.continues:
                 self.path.write_text(json.dumps({"snapshot_id": self.snapshot_id}) + "\n")
         except OSError as error:
             raise RestoreTargetError(f"{self.target} cannot be made: {error.strerror}") from error
