@@ -308,6 +308,7 @@ def test_a_restore_that_was_killed_is_continued(
     process = subprocess.Popen(
         [sys.executable, "-c", RESTORE_PROCESS, snapshot.snapshot_id, tmp_path / "target"],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
     )
     client = {
@@ -318,9 +319,8 @@ def test_a_restore_that_was_killed_is_continued(
     assert process.stdin is not None
     process.stdin.write(json.dumps([client, storage.bucket, storage.prefix, PASSPHRASE]) + "\n")
     process.stdin.flush()
-    weights = tmp_path / "target" / "model.mlpackage" / "weight.bin"
-    while not weights.exists() and process.poll() is None:
-        time.sleep(0.005)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "named\n"
     process.kill()
     process.communicate()
     original = describe(tree)
@@ -334,9 +334,19 @@ def test_a_restore_that_was_killed_is_continued(
 
 
 RESTORE_PROCESS = """
-import json, sys
+import json, sys, time
 from pathlib import Path
-from fastvlm_ops.core.backup import S3Storage, create_client, open_repository, restore_snapshot
+from fastvlm_ops.core.backup import S3Storage, create_client, open_repository, placing, restore_snapshot
+
+give_name = placing.TreeWriter._give_name
+
+def give_name_and_wait(writer, entry, *rest):
+    give_name(writer, entry, *rest)
+    if entry.path.endswith(b"weight.bin"):
+        print("named", flush=True)
+        time.sleep(600)  # to be killed with one file done and another not
+
+placing.TreeWriter._give_name = give_name_and_wait
 client, bucket, prefix, passphrase = json.loads(sys.stdin.readline())
 repository = open_repository(S3Storage(create_client(**client), bucket, prefix), passphrase)
 restore_snapshot(repository, sys.argv[1], Path(sys.argv[2]))
