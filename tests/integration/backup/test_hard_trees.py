@@ -25,9 +25,11 @@ from fastvlm_ops.core.backup import (
     S3Storage,
     SourceError,
     create_snapshot,
+    files,
     open_repository,
     restore_snapshot,
 )
+from fastvlm_ops.core.backup.sources import OnChange, ScannedEntry, SourceView
 from tests.integration.backup.conftest import PASSPHRASE
 from tests.trees import describe
 
@@ -377,4 +379,162 @@ def test_an_own_tree_needs_no_root_at_all(folder: Path, open_again: Callable[[],
         return snapshot.warnings, restored.warnings
 
     assert as_nobody(there_and_back) == ((), ())
+    assert describe(folder / "target") == describe(folder / "source")
+
+
+# -- what changes while it is read -----------------------------------------------------------------
+
+
+class Meddling(FolderSource):
+    """A folder in which something happens to the file ``victim`` whenever it is about to be opened."""
+
+    def __init__(self, path: Path, happens: Callable[[Path], None], on_change: OnChange = "warn") -> None:
+        super().__init__(path, on_change=on_change)
+        self.happens = happens
+
+    def _scan(
+        self, directory: int, path: bytes, name: bytes, package: bytes | None, view: SourceView
+    ) -> ScannedEntry | None:
+        scanned = super()._scan(directory, path, name, package, view)
+        if scanned is not None and name == b"victim":
+            opening = scanned.open
+
+            def meddle() -> int:
+                self.happens(self.path / os.fsdecode(path))
+                return opening()
+
+            scanned.open = meddle
+        return scanned
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more" * 50_000)
+
+
+def shrink(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("new")
+    other.write_bytes(os.urandom(70_000))
+    other.chmod(0o604)
+    os.utime(other, ns=(0, 1_000_000_000_000_000_007))
+    other.rename(path)
+
+
+def become(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def happen(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return happen
+
+
+GONE = {
+    "vanishes": Path.unlink,
+    "fifo": become(os.mkfifo),
+    "symlink": become(lambda path: path.symlink_to("other")),
+    "folder": become(Path.mkdir),
+}
+
+
+def make_victim(folder: Path, *, sparse: bool = False) -> Path:
+    source = folder / "source"
+    source.mkdir()
+    (source / "other").write_text("beside it")
+    with (source / "victim").open("wb") as file:
+        for offset in range(0, (64 << 20) if sparse else 300_000, (32 << 10) if sparse else 100_000):
+            file.seek(offset)
+            file.write(os.urandom(4096) if sparse else os.urandom(100_000))
+    os.link(source / "victim", source / "zz-second-name")
+    return source
+
+
+@pytest.mark.parametrize("happens", [grow, shrink, replace])
+def test_a_file_changed_before_it_is_read_is_what_it_is_now(
+    repository: Repository, folder: Path, happens: Callable[[Path], None]
+) -> None:
+    """Contents, mode and times of one moment, and the other name has not become a link to something else."""
+    source = make_victim(folder)
+    snapshot = back_up(repository, Meddling(source, happens))
+    restore_snapshot(repository, snapshot.snapshot_id, folder / "target")
+    now, restored = describe(source), describe(folder / "target")
+    for path in (b"victim", b"other", b"zz-second-name"):
+        assert restored[path] == now[path]
+    again = back_up(repository, source, "run-2")
+    restore_snapshot(repository, again.snapshot_id, folder / "target-2")
+    assert describe(folder / "target-2") == describe(source)
+
+
+@pytest.mark.parametrize("on_change", ["warn", "fail"])
+@pytest.mark.parametrize("name", GONE)
+def test_a_file_that_is_none_any_more_is_left_out_and_named(
+    repository: Repository, folder: Path, name: str, on_change: OnChange
+) -> None:
+    source = make_victim(folder)
+    meddling = Meddling(source, GONE[name], on_change)
+    if on_change == "fail":
+        with pytest.raises(SourceError, match=r"victim: left out, .* when it was opened"):
+            back_up(repository, meddling)
+        assert repository.refresh().snapshots == {}
+        return
+    snapshot = back_up(repository, meddling)
+    assert [item.split(",")[0] for item in snapshot.warnings] == ["victim: left out"]
+    restore_snapshot(repository, snapshot.snapshot_id, folder / "target")
+    restored = describe(folder / "target")
+    assert sorted(restored) == [b".", b"other", b"zz-second-name"]
+    assert restored[b"zz-second-name"]["sha256"] == describe(source)[b"zz-second-name"]["sha256"]
+
+
+@pytest.mark.parametrize("on_change", ["warn", "fail"])
+@pytest.mark.parametrize("sparse", [False, True], ids=["plain", "sparse"])
+@pytest.mark.parametrize("happens", [grow, shrink])
+def test_a_file_that_never_stands_still_is_named(
+    repository: Repository,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    happens: Callable[[Path], None],
+    sparse: bool,
+    on_change: OnChange,
+) -> None:
+    """It changes after its extents were looked up, each time; a sparse one has thousands of them."""
+    source = make_victim(folder, sparse=sparse)
+    look_up = files.data_extents
+
+    def meddle(descriptor: int, status: os.stat_result) -> files.Extents | None:
+        extents = look_up(descriptor, status)
+        if status.st_ino == (source / "victim").stat().st_ino:
+            happens(source / "victim")
+        return extents
+
+    monkeypatch.setattr(files, "data_extents", meddle)
+    if on_change == "fail":
+        with pytest.raises(SourceError, match="victim: changed while it was read, 3 times"):
+            back_up(repository, FolderSource(source, on_change=on_change))
+        return
+    snapshot = back_up(repository, source)
+    assert snapshot.warnings == ("victim: changed while it was read, 3 times",)
+    restore_snapshot(repository, snapshot.snapshot_id, folder / "target")
+    monkeypatch.undo()
+    again = back_up(repository, source, "run-2")
+    restore_snapshot(repository, again.snapshot_id, folder / "target-2")
+    assert describe(folder / "target-2") == describe(source)
+
+
+def test_a_linked_file_renamed_inside_a_package_meanwhile(repository: Repository, folder: Path) -> None:
+    """The package is read again, and nothing is a link to the name it had the first time."""
+    package = folder / "source" / "kit.mlpackage"
+    package.mkdir(parents=True)
+    (package / "a").write_text("weights")
+    (package / "victim").write_text("manifest")
+    os.link(package / "a", folder / "source" / "zz-outside")
+
+    def rename_once(path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name("a").rename(path.with_name("b"))
+
+    snapshot = back_up(repository, Meddling(folder / "source", rename_once))
+    restore_snapshot(repository, snapshot.snapshot_id, folder / "target")
     assert describe(folder / "target") == describe(folder / "source")

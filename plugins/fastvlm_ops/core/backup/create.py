@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import socket
+import stat
 import tempfile
 import time
 import uuid
@@ -25,7 +26,14 @@ from fastvlm_ops.core.backup.parent import ParentEntries, is_settled
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
-from fastvlm_ops.core.backup.sources import ScannedEntry, Source, SourceView, raise_unless_gone, show
+from fastvlm_ops.core.backup.sources import (
+    ScannedEntry,
+    Source,
+    SourceView,
+    raise_unless_gone,
+    renew_entry,
+    show,
+)
 from fastvlm_ops.core.backup.tree import Entry, encode_entry
 from fastvlm_ops.core.backup.writing import ChunkWriter
 
@@ -309,6 +317,8 @@ def _store_package(
         tree.seek(start)
         tree.truncate()
         run.files, run.size_bytes, run.entries = counts
+        inside = package + b"/"
+        run.hard_links = {key: path for key, path in run.hard_links.items() if not path.startswith(inside)}
         del scan.view.warnings[warned:]
         members = scan.view.entries_of(package)
 
@@ -337,8 +347,9 @@ def _reader_of(file: Any) -> Any:
 def _store_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
     """Store a file's contents into its entry; False when it vanished."""
     entry = scanned.entry
+    scanned_as = (entry.device, entry.inode)
     if scanned.links > 1:
-        first = run.hard_links.setdefault((entry.device, entry.inode), entry.path)
+        first = run.hard_links.setdefault(scanned_as, entry.path)
         if first != entry.path:
             entry.hard_link = first
             run.files += 1
@@ -348,8 +359,10 @@ def _store_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
         entry.contents, entry.blake3, entry.extents = old.contents, old.blake3, old.extents
         run.meter.add(read_bytes=entry.size)
     elif not _read_file(run, scan, scanned):
-        run.hard_links.pop((entry.device, entry.inode), None)
+        run.hard_links.pop(scanned_as, None)
         return False
+    if (entry.device, entry.inode) != scanned_as:  # another file by now: others are no links to it
+        run.hard_links.pop(scanned_as, None)
     run.files += 1
     run.size_bytes += entry.size
     run.meter.add(files=1)
@@ -382,7 +395,13 @@ def _read_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
             scan.view.unsteady(f"{show(entry.path)}: left out, {error.strerror} when it was opened")
             return False
         try:
-            steady = store_contents(run.writer, chunker, descriptor, entry, run.meter)
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                scan.view.unsteady(f"{show(entry.path)}: left out, no regular file when it was opened")
+                return False
+            if page_bytes is None:  # else it is a copy that was opened
+                renew_entry(entry, status, descriptor)
+            steady = store_contents(run.writer, chunker, descriptor, status, entry, run.meter)
         except OSError as error:
             raise SourceError(
                 f"{run.job.source.path}/{show(entry.path)} cannot be read: {error.strerror}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -30,9 +28,9 @@ def data_extents(descriptor: int, status: os.stat_result) -> Extents | None:
     while position < status.st_size:
         try:
             start = os.lseek(descriptor, position, os.SEEK_DATA)
+            end = min(os.lseek(descriptor, start, os.SEEK_HOLE), status.st_size)
         except OSError:  # no data after this place
             break
-        end = min(os.lseek(descriptor, start, os.SEEK_HOLE), status.st_size)
         extents.append((start, end - start))
         position = end
     return None if extents == [(0, status.st_size)] else extents
@@ -86,15 +84,18 @@ class _ExtentReader:
 
 
 def store_contents(
-    writer: ChunkWriter, chunker: Chunker, descriptor: int, entry: Entry, meter: ProgressMeter
+    writer: ChunkWriter,
+    chunker: Chunker,
+    descriptor: int,
+    before: os.stat_result,
+    entry: Entry,
+    meter: ProgressMeter,
 ) -> bool:
     """Store a file's contents and describe them in its entry; whether it stood still meanwhile.
 
-    :raises OSError: the file cannot be read, or is no regular file any more.
+    :param before: the file's status, taken after it was opened.
+    :raises OSError: the file cannot be read.
     """
-    before = os.fstat(descriptor)
-    if not stat.S_ISREG(before.st_mode):
-        raise OSError(errno.EINVAL, "no longer a regular file")
     extents = data_extents(descriptor, before)
     reader = _ExtentReader(
         descriptor, [(0, sys.maxsize)] if extents is None else extents, meter, writer.hashing

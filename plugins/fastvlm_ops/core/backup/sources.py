@@ -135,14 +135,27 @@ def entry_from_status(path: bytes, status: os.stat_result) -> Entry | None:
     )
 
 
-def _read_xattrs(directory: int, name: bytes) -> dict[str, bytes]:
-    """Extended attributes of an entry itself; empty where the platform or file system has none."""
+def renew_entry(entry: Entry, status: os.stat_result, descriptor: int) -> None:
+    """Make a file's entry say what is true of what was opened, where that is no longer what was scanned."""
+    scanned = (entry.device, entry.inode, entry.ctime_ns)
+    if scanned == (status.st_dev, status.st_ino, status.st_ctime_ns):
+        return
+    fresh = entry_from_status(entry.path, status)
+    if fresh is not None:
+        fresh.xattrs = _read_xattrs(descriptor)
+        vars(entry).update(vars(fresh))
+
+
+def _read_xattrs(place: int, name: bytes = b"") -> dict[str, bytes]:
+    """Extended attributes of an open file, or of an entry itself in an open directory; empty where the
+    platform or file system has none.
+    """
     if not hasattr(os, "listxattr"):
         return {}
-    path = b"/proc/self/fd/%d/%s" % (directory, name)
+    path, follow = (b"/proc/self/fd/%d/%s" % (place, name), False) if name else (place, True)
     try:
-        names = os.listxattr(path, follow_symlinks=False)
-        return {item: os.getxattr(path, item, follow_symlinks=False) for item in sorted(names)}
+        names = os.listxattr(path, follow_symlinks=follow)
+        return {item: os.getxattr(path, item, follow_symlinks=follow) for item in sorted(names)}
     except OSError:
         return {}
 
