@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-report demo down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth demo down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -30,14 +30,9 @@ bench: bench-backup bench-backup-growth ## all benchmarks, against named peers
 
 bench-backup: setup ## benchmark backup and restore against restic, rclone sync and aws s3 sync
 	$(python) -m benchmarks.backup $(ARGS)
-	@$(python) -m benchmarks.report
 
 bench-backup-growth: setup ## benchmark backup and restore from 1 to 10 GiB, and up to 200,000 files
 	$(python) -m benchmarks.backup_growth $(ARGS)
-	@$(python) -m benchmarks.report
-
-bench-report: setup ## write the results of all benchmarks into README.md and docs/benchmarks.md
-	$(python) -m benchmarks.report
 
 demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
 	$(python) -m fastvlm_ops.local.demo
