@@ -271,7 +271,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         assert "transfer-encoding" not in self.headers, "no client of these tests sends chunks"
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # killed while it was sending
+            self.close_connection = True
+            return
         request, fault = self.server.proxy.count(*self._meaning(), len(body))
         self.close_connection = True
         fault(Exchange(self, request, body))
