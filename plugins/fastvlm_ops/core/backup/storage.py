@@ -6,6 +6,7 @@ Names are relative to the repository's prefix. One client serves all threads.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import time
 import uuid
@@ -51,6 +52,7 @@ _CREDENTIAL_CODES = {
 _DENIED_CODES = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 _MISSING_CODES = {"NoSuchKey", "404", "NotFound"}
 _CONFLICT_ATTEMPTS = 8
+_BODY_ATTEMPTS = 3
 
 
 def create_client(
@@ -180,29 +182,35 @@ class S3Storage:
     def get(self, name: str, *, limit_bytes: int) -> bytes:
         """The whole object, refused when it is larger than ``limit_bytes``."""
 
-        def read() -> bytes:
-            response = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)
-            if response["ContentLength"] > limit_bytes:
-                response["Body"].close()
-                raise CorruptionError(
-                    f"{self}{name} is {response['ContentLength']} bytes; at most {limit_bytes} expected"
-                )
-            return response["Body"].read()
+        def check(size_bytes: int) -> None:
+            if size_bytes > limit_bytes:
+                raise CorruptionError(f"{self}{name} is {size_bytes} bytes; at most {limit_bytes} expected")
 
-        return self._call("GetObject", name, read)
+        return self._read(name, check)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``; from the end when ``offset`` is negative."""
         wanted = f"bytes={offset}-{offset + length - 1}" if offset >= 0 else f"bytes={offset}"
-
-        def read() -> bytes:
-            response = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name, Range=wanted)
-            return response["Body"].read()
-
-        data = self._call("GetObject", name, read)
+        data = self._read(name, Range=wanted)
         if offset >= 0 and len(data) != length:
             raise CorruptionError(f"{self}{name} is truncated: {len(data)} of {length} bytes at {offset}")
         return data
+
+    def _read(self, name: str, check: Callable[[int], None] = lambda _: None, **extra: str) -> bytes:
+        """The body of a GET, asked for again when it breaks off: boto3 tries again only until it begins."""
+        arguments: Any = {"Bucket": self.bucket, "Key": self.prefix + name, **extra}
+        attempt = 1
+        while True:
+            response = self._call("GetObject", name, lambda: self.client.get_object(**arguments))
+            with contextlib.closing(response["Body"]) as body:
+                check(response["ContentLength"])
+                try:
+                    data: bytes = body.read()
+                    return data
+                except BotoCoreError as error:
+                    if attempt == _BODY_ATTEMPTS:
+                        raise self._translate("GetObject", name, error) from error
+            attempt += 1
 
     def head(self, name: str) -> ObjectInfo:
         """Size and checksum of an object without reading it."""
