@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -286,7 +287,21 @@ def _find_parent(job: _Job, warn: Callable[[str], None]) -> dict[str, Any] | Non
 
 
 def _store_tree(run: _Run, scan: _Scan) -> dict[str, list[str]]:
-    """Store every entry's contents, and the tree of entries itself; returns the tree's id list."""
+    """Store every entry's contents, and the tree of entries itself; returns the tree's id list.
+
+    :raises SourceError: the disk of the temporary folder is full.
+    """
+    try:
+        return _store_spooled(run, scan)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SourceError(
+            f"the disk of {tempfile.gettempdir()} is full, where the list of files is kept meanwhile"
+        ) from error
+
+
+def _store_spooled(run: _Run, scan: _Scan) -> dict[str, list[str]]:
     with tempfile.SpooledTemporaryFile(_TREE_SPOOL_BYTES) as tree:
         for package, members in itertools.groupby(scan.view.entries(), lambda scanned: scanned.package):
             if package is None:

@@ -65,9 +65,14 @@ class SQLiteSource:
     @contextmanager
     def open(self) -> Iterator[SourceView]:
         self.check()
-        if self.scratch_dir is not None:
-            self.scratch_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fastvlm-sqlite-", dir=self.scratch_dir) as scratch:
+        try:
+            if self.scratch_dir is not None:
+                self.scratch_dir.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix="fastvlm-sqlite-", dir=self.scratch_dir)
+        except OSError as error:
+            place = self.scratch_dir or tempfile.gettempdir()
+            raise SourceError(f"{self.path} cannot be copied to {place}: {error.strerror}") from error
+        with folder as scratch:
             copy = Path(scratch) / "copy.db"
             self._require_space(Path(scratch))
             self._copy(copy)
