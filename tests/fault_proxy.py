@@ -35,6 +35,7 @@ class Request:
     number: int
     operation: str
     name: str
+    range: str
     body_bytes: int
 
     @property
@@ -182,6 +183,20 @@ def on(place: str, fault: Fault, *, only: int | None = None, first: int = 1) -> 
     return rule
 
 
+def first_try(fault: Fault) -> Rule:
+    """A fault for each request when it comes first, so that every one of them has to be tried again."""
+    seen: set[tuple[str, str]] = set()
+
+    def rule(request: Request) -> Fault | None:
+        identity = request.place, request.range
+        if identity in seen:
+            return None
+        seen.add(identity)
+        return fault
+
+    return rule
+
+
 class FaultProxy:
     """Listens on loopback until it is stopped, a thread for each connection.
 
@@ -232,10 +247,10 @@ class FaultProxy:
             with self._lock:
                 self._rule = None
 
-    def count(self, operation: str, name: str, body_bytes: int) -> tuple[Request, Fault]:
+    def count(self, operation: str, name: str, part: str, body_bytes: int) -> tuple[Request, Fault]:
         """Take note of a request; with it what is to happen to it."""
         with self._lock:
-            request = Request(len(self._requests) + 1, operation, name, body_bytes)
+            request = Request(len(self._requests) + 1, operation, name, part, body_bytes)
             self._requests.append(request)
             return request, (self._rule(request) if self._rule is not None else None) or healthy
 
@@ -276,7 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < length:  # killed while it was sending
             self.close_connection = True
             return
-        request, fault = self.server.proxy.count(*self._meaning(), len(body))
+        part = self.headers.get("Range", "")
+        request, fault = self.server.proxy.count(*self._meaning(), part, len(body))
         self.close_connection = True
         fault(Exchange(self, request, body))
 
