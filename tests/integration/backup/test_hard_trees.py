@@ -11,6 +11,7 @@ import resource
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -260,6 +261,7 @@ def make_odd_tree(root: Path) -> None:
     (root / "shared" / "inherits" / "file").write_text("of the group")
     (root / "sticky").mkdir()
     (root / "sticky").chmod(0o1777)
+    (root / "long-target").symlink_to("x/" * 2047)
     (root / "closed").chmod(0)
     (root / "sealed" / "a").chmod(0o555)
     (root / "sealed").chmod(0o555)
@@ -538,3 +540,50 @@ def test_a_linked_file_renamed_inside_a_package_meanwhile(repository: Repository
     snapshot = back_up(repository, Meddling(folder / "source", rename_once))
     restore_snapshot(repository, snapshot.snapshot_id, folder / "target")
     assert describe(folder / "target") == describe(folder / "source")
+
+
+def meddle_until(stop: threading.Event, source: Path) -> None:
+    rng = random.Random(1)
+    while not stop.is_set():
+        path = source / f"file-{rng.randrange(8)}"
+        with contextlib.suppress(OSError):  # it may be of any kind, or gone
+            change = rng.randrange(7)
+            if change < 2:
+                with path.open("ab") as file:
+                    file.write(rng.randbytes(200_000))
+            elif change == 2:
+                os.truncate(path, rng.randrange(500_000))
+            elif change == 3:
+                replace(path)
+            elif change == 4:
+                path.rename(source / f"file-{rng.randrange(8)}")
+            elif path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                become(rng.choice((Path.mkdir, Path.touch, os.mkfifo)))(path)
+
+
+def test_a_folder_in_which_everything_changes_all_the_time(repository: Repository, folder: Path) -> None:
+    """Each snapshot restores whole, whatever was caught; the first one of a still folder is equal to it."""
+    source = folder / "source"
+    source.mkdir()
+    (source / "other").write_text("stands still")
+    for number in range(8):
+        (source / f"file-{number}").write_bytes(os.urandom(300_000))
+    stop = threading.Event()
+    meddler = threading.Thread(target=meddle_until, args=(stop, source))
+    meddler.start()
+    try:
+        snapshots = [back_up(repository, source, f"run-{number}") for number in range(12)]
+    finally:
+        stop.set()
+        meddler.join()
+    assert any(snapshot.warnings for snapshot in snapshots)
+    for snapshot in snapshots:
+        target = folder / snapshot.snapshot_id
+        restore_snapshot(repository, snapshot.snapshot_id, target)
+        assert (target / "other").read_text() == "stands still"
+    still = back_up(repository, source, "still")
+    assert still.warnings == ()
+    restore_snapshot(repository, still.snapshot_id, folder / "target")
+    assert describe(folder / "target") == describe(source)
