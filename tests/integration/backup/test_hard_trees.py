@@ -549,8 +549,12 @@ def meddle_until(stop: threading.Event, source: Path) -> None:
         with contextlib.suppress(OSError):  # it may be of any kind, or gone
             change = rng.randrange(7)
             if change < 2:
-                with path.open("ab") as file:
-                    file.write(rng.randbytes(200_000))
+                # Not to wait for a reader where it has become a FIFO.
+                descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+                try:
+                    os.write(descriptor, rng.randbytes(200_000))
+                finally:
+                    os.close(descriptor)
             elif change == 2:
                 os.truncate(path, rng.randrange(500_000))
             elif change == 3:
