@@ -26,6 +26,11 @@ _NO_ENTRY = "0" * 64
 _ENTRY_LIMIT_BYTES = 64 << 20
 _CLAIM_SECONDS = 300
 _READERS = 8
+_KEYS_KEPT = 500
+
+# Levels of verification that look at what packs hold: only they let a snapshot count as verified.
+_CONTENT_LEVELS = frozenset({"members", "head", "share", "full"})
+_DEPTH = {"log": 0, "listing": 1, "head": 2}
 
 
 @dataclass
@@ -33,6 +38,9 @@ class LogState:
     """What the log says exists, folded up to ``seq`` (0: an empty log).
 
     ``snapshots`` and ``sets`` map ids to the bodies of their entries, with ``seq``; in log order.
+    ``checks`` maps ids of snapshots to the last entry of each kind about them: ``verified`` (found intact),
+    ``damaged`` (until a check that looks where it was found finds nothing), ``restored``. ``recorded`` maps
+    the keys of the newest 500 such entries to their seq, so that a retried task adds none twice.
     """
 
     seq: int = 0
@@ -40,6 +48,8 @@ class LogState:
     snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     condemned: list[dict[str, Any]] = field(default_factory=list)
+    checks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    recorded: dict[str, int] = field(default_factory=dict)
 
     def condemned_names(self, member: str) -> set[str]:
         """Names of ``packs`` or ``indexes`` that must be taken as gone."""
@@ -59,33 +69,89 @@ class LogState:
         return None
 
     def checkpoint(self) -> dict[str, Any]:
-        return {"snapshots": self.snapshots, "sets": self.sets, "condemned": self.condemned}
+        return {
+            "snapshots": self.snapshots,
+            "sets": self.sets,
+            "condemned": self.condemned,
+            "checks": self.checks,
+            "recorded": self.recorded,
+        }
 
     def fold(self, entry: dict[str, Any], digest: str) -> None:
         """Apply the entry that follows."""
         kind, body, seq = entry["type"], entry["body"], entry["seq"]
         if kind == "checkpoint":
-            self.snapshots, self.sets = dict(body["snapshots"]), dict(body["sets"])
-            self.condemned = list(body["condemned"])
+            self._fold_checkpoint(body)
         elif kind == "snapshot":
             self.snapshots[body["snapshot_id"]] = {**body, "seq": seq}
         elif kind == "backup-set":
             self.sets[body["set_id"]] = {**body, "seq": seq}
         elif kind == "forget":
-            for snapshot_id in body["snapshots"]:
-                self.snapshots.pop(snapshot_id, None)
-            for set_id in body["sets"]:
-                self.sets.pop(set_id, None)
-            self.sets = {
-                set_id: entry
-                for set_id, entry in self.sets.items()
-                if self.snapshots.keys() >= set(entry["snapshots"].values())
-            }
+            self._fold_forget(body)
         elif kind == "condemn":
             self.condemned.append({"seq": seq, "packs": body["packs"], "indexes": body["indexes"]})
+        elif kind in ("verified", "restored"):
+            self._fold_check(kind, {**body, "seq": seq, "time": entry["time"]})
         # A `swept` name stays condemned: it never comes back, and a writer that read the log before
         # the sweep must still see it. Unknown types are for later versions, and change nothing here.
         self.seq, self.digest = seq, digest
+
+    def _fold_checkpoint(self, body: dict[str, Any]) -> None:
+        self.snapshots, self.sets = dict(body["snapshots"]), dict(body["sets"])
+        self.condemned = list(body["condemned"])
+        # Earlier versions wrote neither: what was checked before is then unknown to every reader alike.
+        self.checks = {snapshot_id: dict(kinds) for snapshot_id, kinds in body.get("checks", {}).items()}
+        self.recorded = dict(body.get("recorded", {}))
+
+    def _fold_forget(self, body: dict[str, Any]) -> None:
+        for snapshot_id in body["snapshots"]:
+            self.snapshots.pop(snapshot_id, None)
+            self.checks.pop(snapshot_id, None)
+        for set_id in body["sets"]:
+            self.sets.pop(set_id, None)
+        self.sets = {
+            set_id: entry
+            for set_id, entry in self.sets.items()
+            if self.snapshots.keys() >= set(entry["snapshots"].values())
+        }
+
+    def _fold_check(self, kind: str, body: dict[str, Any]) -> None:
+        self.recorded[body["key"]] = body["seq"]
+        while len(self.recorded) > _KEYS_KEPT:
+            del self.recorded[next(iter(self.recorded))]
+        common = ("seq", "time", "run_key")
+        if kind == "restored":
+            about = {name: body[name] for name in (*common, "where", "files", "bytes")}
+            self._note(body["snapshot_id"], kind, about)
+            return
+        about = {name: body[name] for name in (*common, "level", "share")}
+        damaged = set(body["damaged"])
+        for snapshot_id in body["damaged"]:
+            self._note(snapshot_id, "damaged", about)
+        for snapshot_id in body["snapshots"]:
+            if snapshot_id in damaged:
+                continue
+            found = self.checks.get(snapshot_id, {}).get("damaged")
+            if found is not None and looks_where(about, found):
+                del self.checks[snapshot_id]["damaged"]
+            if body["level"] in _CONTENT_LEVELS:
+                self._note(snapshot_id, "verified", about)
+
+    def _note(self, snapshot_id: str, kind: str, about: dict[str, Any]) -> None:
+        if snapshot_id in self.snapshots:  # else it was forgotten meanwhile
+            self.checks.setdefault(snapshot_id, {})[kind] = about
+
+
+def looks_where(later: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether a check that finds nothing shows that damage found by an earlier one is gone.
+
+    Packs read in full by a share are only read again by that share, or by the level ``full``.
+    """
+    if later["level"] == "full":
+        return True
+    if found["level"] in _DEPTH:
+        return _DEPTH.get(later["level"], _DEPTH["head"]) >= _DEPTH[found["level"]]
+    return bool(found["level"] == later["level"] == "share" and later["share"] == found["share"])
 
 
 def entry_name(seq: int) -> str:

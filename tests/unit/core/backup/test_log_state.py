@@ -1,0 +1,114 @@
+"""What the log says was verified, damaged and restored, folded entry by entry."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fastvlm_ops.core.backup.commit_log import LogState
+
+
+def folded(*entries: tuple[str, dict[str, Any]]) -> LogState:
+    """State after some entries, each a minute after the one before it."""
+    state = LogState()
+    for seq, (kind, body) in enumerate(entries, 1):
+        state.fold({"type": kind, "seq": seq, "time": f"2026-01-01T00:{seq:02}:00+00:00", "body": body}, "")
+    return state
+
+
+def snapshot(name: str) -> tuple[str, dict[str, Any]]:
+    """The entry of a snapshot."""
+    return "snapshot", {"snapshot_id": name, "component": "models", "run_key": name}
+
+
+def verified(
+    level: str, *names: str, damaged: tuple[str, ...] = (), share: list[int] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The entry of a verification that covered some snapshots."""
+    body = {"level": level, "share": share, "ok": not damaged, "snapshots": list(names)}
+    key = f"verified/{level}{share}{names}{damaged}"
+    return "verified", {**body, "damaged": list(damaged), "run_key": "dag/run", "key": key}
+
+
+def restored(name: str) -> tuple[str, dict[str, Any]]:
+    """The entry of a restore."""
+    body = {
+        "snapshot_id": name,
+        "set_id": "set",
+        "where": "new folder",
+        "files": 3,
+        "bytes": 9,
+        "duration": 1,
+    }
+    return "restored", {**body, "run_key": "dag/run", "key": f"restored/{name}"}
+
+
+def test_only_what_a_check_covered_is_verified() -> None:
+    state = folded(snapshot("a"), verified("head", "a"), snapshot("b"))
+    assert state.checks["a"]["verified"]["level"] == "head"
+    assert state.checks["a"]["verified"]["time"] == "2026-01-01T00:02:00+00:00"
+    assert "b" not in state.checks
+
+
+@pytest.mark.parametrize("level", ["log", "listing"])
+def test_a_check_that_reads_no_pack_verifies_nothing(level: str) -> None:
+    assert folded(snapshot("a"), verified(level, "a")).checks == {}
+
+
+SHARE_1, SHARE_2 = [0, 8], [1, 8]
+
+
+@pytest.mark.parametrize(
+    ("found", "later", "is_gone"),
+    [
+        (("full", None), ("full", None), True),
+        (("full", None), ("share", SHARE_1), False),
+        (("share", SHARE_1), ("share", SHARE_2), False),
+        (("share", SHARE_1), ("share", SHARE_1), True),
+        (("share", SHARE_1), ("full", None), True),
+        (("head", None), ("listing", None), False),
+        (("head", None), ("share", SHARE_2), True),
+        (("head", None), ("members", None), True),
+        (("listing", None), ("log", None), False),
+        (("members", None), ("members", None), False),
+        (("members", None), ("full", None), True),
+    ],
+)
+def test_damage_stays_until_something_looks_where_it_was(
+    found: tuple[str, list[int] | None], later: tuple[str, list[int] | None], is_gone: bool
+) -> None:
+    state = folded(
+        snapshot("a"),
+        snapshot("b"),
+        verified(found[0], "a", "b", damaged=("a",), share=found[1]),
+        verified(later[0], "a", "b", share=later[1]),
+    )
+    assert ("damaged" not in state.checks["a"]) is is_gone
+    assert "damaged" not in state.checks.get("b", {})
+
+
+def test_what_is_forgotten_takes_its_checks_along_and_gets_none() -> None:
+    forget = ("forget", {"snapshots": ["a"], "sets": []})
+    state = folded(snapshot("a"), verified("full", "a"), forget, restored("a"), verified("full", "a"))
+    assert state.checks == {}
+
+
+def test_a_checkpoint_carries_the_checks_and_an_old_one_leaves_them_unknown() -> None:
+    state = folded(snapshot("a"), verified("full", "a"), restored("a"))
+    body = json.loads(json.dumps(state.checkpoint()))
+    assert folded(("checkpoint", body)).checkpoint() == state.checkpoint()
+    old = {key: body[key] for key in ("snapshots", "sets", "condemned")}
+    again = folded(("checkpoint", old))
+    assert (again.snapshots, again.checks, again.recorded) == (state.snapshots, {}, {})
+
+
+def test_keys_are_kept_for_the_newest_entries() -> None:
+    entries = [verified("full", str(number)) for number in range(520)]
+    state = LogState()
+    for seq, (kind, body) in enumerate(entries, 1):
+        state.fold({"type": kind, "seq": seq, "time": "2026-01-01T00:00:00+00:00", "body": body}, "")
+    assert len(state.recorded) == 500
+    assert entries[-1][1]["key"] in state.recorded
+    assert entries[0][1]["key"] not in state.recorded
