@@ -1,0 +1,134 @@
+"""What the catalogue of backups answers with. Sizes in bytes, times in UTC; None is unknown, never zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Check:
+    """A verification that covered a snapshot, or a restore of it.
+
+    ``ok`` is False for damage that nothing later has shown to be gone. ``level_or_where`` is a level of
+    verification, or ``scratch``, ``new folder`` or ``in place``. ``text`` is for people.
+    """
+
+    at: datetime
+    what: Literal["verified", "restored"]
+    level_or_where: str
+    ok: bool
+    text: str
+    component: str
+    snapshot_id: str
+    run_key: str
+
+
+@dataclass(frozen=True)
+class CatalogueMember:
+    """A snapshot of a component.
+
+    ``new_bytes`` is what was sent for it, ``shared_bytes`` the rest of its size: what other snapshots had
+    stored already, or compression saved. ``started_at`` and ``duration_seconds`` are None when its manifest
+    could not be read, ``warnings`` when an earlier version did not count them. ``last_verified`` tells of
+    damage, as long as there is any, before any later check that did not look there.
+    """
+
+    component: str
+    snapshot_id: str
+    kind: str
+    started_at: datetime | None
+    finished_at: datetime
+    duration_seconds: float | None
+    files: int
+    size_bytes: int
+    new_bytes: int
+    warnings: int | None
+    last_verified: Check | None
+    last_restored: Check | None
+
+    @property
+    def shared_bytes(self) -> int:
+        return max(self.size_bytes - self.new_bytes, 0)
+
+
+@dataclass(frozen=True)
+class CatalogueSet:
+    """A published backup set. ``published_at`` is by the clock of S3, ``timestamp`` what the run is about."""
+
+    set_id: str
+    kind: str
+    timestamp: datetime
+    published_at: datetime
+    sequence: int
+    run_key: str
+    members: tuple[CatalogueMember, ...]
+
+    @property
+    def files(self) -> int:
+        return sum(member.files for member in self.members)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(member.size_bytes for member in self.members)
+
+    @property
+    def new_bytes(self) -> int:
+        return sum(member.new_bytes for member in self.members)
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """From the first member's start to the last one's end; None when a start is unknown."""
+        starts = [member.started_at for member in self.members]
+        known = [start for start in starts if start is not None]
+        if not known or len(known) < len(starts):
+            return None
+        return (max(member.finished_at for member in self.members) - min(known)).total_seconds()
+
+    @property
+    def last_verified(self) -> Check | None:
+        """Damage in any member; else the oldest of their checks, None as long as one was never verified."""
+        checks = [member.last_verified for member in self.members]
+        found = [check for check in checks if check is not None]
+        if damage := [check for check in found if not check.ok]:
+            return max(damage, key=lambda check: check.at)
+        return min(found, key=lambda check: check.at) if found and len(found) == len(checks) else None
+
+    @property
+    def last_restored(self) -> Check | None:
+        """The newest restore of any member."""
+        found = [member.last_restored for member in self.members if member.last_restored is not None]
+        return max(found, key=lambda check: check.at, default=None)
+
+
+@dataclass(frozen=True)
+class ComponentState:
+    """The newest published snapshot of a component, and how old it is by the time asked for.
+
+    ``newest`` and ``age`` are None without one. ``overdue`` is None when the catalogue was never filled, so
+    that nothing is known; a filled one without a snapshot of a component that has an objective is overdue.
+    """
+
+    component: str
+    newest: CatalogueMember | None
+    set_id: str | None
+    age: timedelta | None
+    objective: timedelta | None
+    overdue: bool | None
+
+
+@dataclass(frozen=True)
+class CatalogueSummary:
+    """What bringing the catalogue up to date did."""
+
+    repository_id: str
+    sequence: int
+    sets: int
+    snapshots: int
+    new_sets: int
+    new_snapshots: int
+    removed_sets: int
+    removed_snapshots: int
+    replaced_repository_id: str | None = None
+    warnings: tuple[str, ...] = ()
