@@ -121,7 +121,7 @@ class LogState:
             del self.recorded[next(iter(self.recorded))]
         common = ("seq", "time", "run_key")
         if kind == "restored":
-            about = {name: body[name] for name in (*common, "where", "files", "bytes")}
+            about = {name: body[name] for name in (*common, "where", "files", "bytes", "duration")}
             self._note(body["snapshot_id"], kind, about)
             return
         about = {name: body[name] for name in (*common, "level", "share")}
