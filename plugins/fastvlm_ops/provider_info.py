@@ -109,6 +109,12 @@ def _options() -> dict[str, Any]:
             "Default: the system's temporary folder.",
             "/srv/scratch",
         ),
+        "metrics_dir": _folder(
+            "Folder that metrics are written to as text files: --collector.textfile.directory of"
+            " Prometheus's node exporter on every worker.",
+            "Default: none, so that none are written.",
+            "/var/lib/prometheus/node-exporter",
+        ),
     }
 
 

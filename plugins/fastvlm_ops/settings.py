@@ -67,6 +67,17 @@ def scratch_dir() -> Path:
     return path
 
 
+def metrics_dir() -> Path | None:
+    """Return the folder that metrics are written to, for Prometheus's node exporter; None where it is unset.
+
+    :raises SettingError: there is no such folder
+    """
+    path = _path("metrics_dir")
+    if path is not None and not path.is_dir():
+        raise SettingError("metrics_dir", f"is {path}, which is not a folder")
+    return path
+
+
 def _path(option: str) -> Path | None:
     value = conf.get(SECTION, option, fallback="")
     if not value or not value.strip():

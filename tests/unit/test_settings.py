@@ -10,7 +10,7 @@ import pytest
 from fastvlm_ops import settings
 from tests.airflow_home import ROOT
 
-OPTIONS = ("include_dir", "kit_dir", "restore_dir", "scratch_dir")
+OPTIONS = ("include_dir", "kit_dir", "restore_dir", "scratch_dir", "metrics_dir")
 
 
 def set_option(monkeypatch: pytest.MonkeyPatch, option: str, value: object) -> None:
@@ -21,6 +21,7 @@ def test_defaults() -> None:
     assert settings.include_dir() == ROOT / "include"  # beside the DAGs folder
     assert settings.kit_dir() is None
     assert settings.scratch_dir() == Path(tempfile.gettempdir())
+    assert settings.metrics_dir() is None
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -38,7 +39,7 @@ def test_refuses_a_relative_path(option: str, monkeypatch: pytest.MonkeyPatch) -
         getattr(settings, option)()
 
 
-@pytest.mark.parametrize("option", ["include_dir", "scratch_dir"])
+@pytest.mark.parametrize("option", ["include_dir", "scratch_dir", "metrics_dir"])
 def test_refuses_a_folder_that_is_not_there(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -62,6 +63,16 @@ class _ComponentBase(Definition):
         ),
     ]
     description: Annotated[str, Field(description="what it is, for the people who restore it")] = ""
+    newest_backup_max_age_hours: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=8784,
+            allow_inf_nan=False,
+            description="how old its newest backup may be, in hours, above 0 to 8784 (a year), before"
+            " backup_deadline fails",
+        ),
+    ] = 26
 
 
 class FilesComponent(_ComponentBase):
@@ -162,6 +173,14 @@ class Components(DefinitionFile):
     def watched(self) -> str | None:
         """Name of the component that is backed up when it changes; None where there is none."""
         return next((component.name for component in self.components if _is_watched(component)), None)
+
+    @property
+    def objectives(self) -> dict[str, timedelta]:
+        """How old the newest backup of each component may be, by name, in the file's order."""
+        return {
+            component.name: timedelta(hours=component.newest_backup_max_age_hours)
+            for component in self.components
+        }
 
     def component(self, name: str) -> FilesComponent | SQLiteComponent:
         """Return one component.

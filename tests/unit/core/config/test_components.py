@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ components:
     kind: files
     path: models
     exclude: ["*.tmp"]
-  - {name: application_data, kind: sqlite, path: /srv/data/application.db}
+  - name: application_data
+    kind: sqlite
+    path: /srv/data/application.db
 """
 
 
@@ -37,6 +40,21 @@ def test_reads_files_and_sqlite(tmp_path: Path) -> None:
     assert components.component("models").exclude == ("*.tmp",)
     assert components.path_of("models", Path("/kit")) == Path("/kit/models")
     assert components.path_of("application_data", None) == Path("/srv/data/application.db")
+
+
+def test_how_old_the_newest_backup_may_be(tmp_path: Path) -> None:
+    components = load(tmp_path, GOOD + "    newest_backup_max_age_hours: 1.5\n")
+    assert components.objectives == {
+        "models": timedelta(hours=26),
+        "application_data": timedelta(hours=1, minutes=30),
+    }
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "9000", ".nan", ".inf", "one day", "true", "null"])
+def test_an_age_that_could_never_be_missed_or_kept_is_refused(value: str, tmp_path: Path) -> None:
+    component = one(f"{{name: a, kind: files, path: x, newest_backup_max_age_hours: {value}}}")
+    with pytest.raises(DefinitionError, match=r"components\[0\].newest_backup_max_age_hours: "):
+        load(tmp_path, component)
 
 
 def test_the_shipped_file_is_good() -> None:
@@ -62,8 +80,8 @@ def test_the_shipped_file_is_good() -> None:
         pytest.param("a: 2026-02-31\n", "is not valid YAML: day is out of range", id="YAML date"),
         pytest.param(
             one("{name: a, kind: files, pth: x}"),
-            "line 3, components[0].pth: is not a known key; known here: name, path, description, kind,"
-            " exclude, on_change, watch. Did you mean 'path'?",
+            "line 3, components[0].pth: is not a known key; known here: name, path, description,"
+            " newest_backup_max_age_hours, kind, exclude, on_change, watch. Did you mean 'path'?",
             id="unknown key",
         ),
         pytest.param(
