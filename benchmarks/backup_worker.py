@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,11 +90,20 @@ def _show(progress: Progress) -> None:
 
 
 def _side_by_side(repository: Repository, work: Callable[[Repository, str], None], names: list[str]) -> None:
-    """The components beside each other, each with a repository of its own, as the mapped tasks run."""
-    with ThreadPoolExecutor(len(names)) as pool:
-        clones = [Repository(repository.storage, repository.ring, repository.config) for _ in names]
-        for _ in pool.map(work, clones, names):
-            pass
+    """The components beside each other, in a process each, as Airflow runs the mapped tasks.
+
+    :raises SystemExit: one of them failed
+    """
+    processes = multiprocessing.get_context("fork")
+    clones = [repository.beside() for _ in names]
+    repository.storage.client.close()  # each process has connections of its own
+    started = [processes.Process(target=work, args=task) for task in zip(clones, names, strict=True)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    if failed := [name for name, process in zip(names, started, strict=True) if process.exitcode]:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
@@ -111,6 +120,7 @@ def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
         )
         print(result.as_dict())
 
+    repository.require_conditional_writes()
     _side_by_side(repository, back_up, list(sources))
     publish_set(
         repository,

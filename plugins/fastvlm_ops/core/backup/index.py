@@ -14,7 +14,14 @@ import numpy as np
 from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
 from fastvlm_ops.core.backup.keys import KeyRing
-from fastvlm_ops.core.backup.packs import RECORD, Record, pack_object_name, parse_records, read_footer
+from fastvlm_ops.core.backup.packs import (
+    RECORD,
+    Record,
+    check_records,
+    pack_object_name,
+    parse_records,
+    read_footer,
+)
 from fastvlm_ops.core.backup.sealing import unseal
 from fastvlm_ops.core.backup.storage import S3Storage
 
@@ -22,6 +29,7 @@ _LENGTH = struct.Struct("<I")
 _BLOCK = struct.Struct("<32sQI")
 _SEGMENT_LIMIT_BYTES = 512 << 20
 _READERS = 8
+_WORTH_A_BATCH = 4
 
 
 class PackRecords(NamedTuple):
@@ -147,6 +155,24 @@ class ChunkIndex:
                 yield Location(name, size_bytes, Record(*RECORD.unpack_from(self._records, start)))
             position += 1
 
+    def find_all(self, chunk_ids: list[bytes]) -> list[Location | None]:
+        """As :meth:`find`, for many at once: a look-up in NumPy costs as much as a thousand in a row."""
+        if len(chunk_ids) < _WORTH_A_BATCH or not len(self):
+            return [self.find(chunk_id) for chunk_id in chunk_ids]
+        prefixes = np.frombuffer(b"".join(chunk_ids), np.uint64)[:: len(chunk_ids[0]) // 8]
+        positions = np.minimum(self._prefixes.searchsorted(prefixes), len(self) - 1)
+        rows = self._rows[positions]
+        packs = self._pack_of_row[rows].tolist()
+        found: list[Location | None] = []
+        for chunk_id, row, pack in zip(chunk_ids, rows.tolist(), packs, strict=True):
+            record = Record(*RECORD.unpack_from(self._records, row * RECORD.size))
+            if record.chunk_id == chunk_id:
+                name, size_bytes = self._packs[pack]
+                found.append(Location(name, size_bytes, record))
+            else:  # another one has the same prefix, or there is none
+                found.append(self.find(chunk_id))
+        return found
+
     def find(self, chunk_id: bytes) -> Location | None:
         """A place of a chunk, or None."""
         return next(self.locations(chunk_id), None)
@@ -164,7 +190,7 @@ def _read_segments(
             payload = unseal(ring, repository_id, "I", name, data, limit_bytes=_SEGMENT_LIMIT_BYTES)
             supersedes, packs = decode_segment(payload, name)
             for pack in packs:
-                parse_records(pack.records, name)
+                check_records(pack.records, name)
         except ObjectNotFoundError:  # superseded and removed since it was listed
             return [], []
         except CorruptionError as error:
@@ -207,7 +233,7 @@ def load_index(
             if not listed[name]:
                 raise CorruptionError(f"{name} is empty")
             records = read_footer(storage, ring, repository_id, name, listed[name])
-            parse_records(records, name)
+            check_records(records, name)
             return PackRecords(name, listed[name], records)
         except (CorruptionError, ObjectNotFoundError) as error:
             damaged[name] = str(error)

@@ -48,15 +48,33 @@ class Record(NamedTuple):
     stride: int
 
 
-def parse_records(data: bytes | memoryview, name: str) -> list[Record]:
+_RECORDS = np.dtype(
+    [
+        ("chunk_id", "V32"),
+        *((name, "<u4") for name in ("offset", "stored_length", "raw_length", "inner_offset", "length")),
+        ("frame", "<u2"),
+        ("codec", "u1"),
+        ("stride", "u1"),
+    ]
+)
+
+
+def check_records(data: bytes | memoryview, name: str) -> None:
     """:raises CorruptionError: when a record contradicts itself."""
     if len(data) % RECORD.size:
         raise CorruptionError(f"{name}: a list of records of {len(data)} bytes")
-    records = [Record(*fields) for fields in RECORD.iter_unpack(data)]
-    for record in records:
-        if record.raw_length > MAXIMUM_FRAME_BYTES or record.inner_offset + record.length > record.raw_length:
-            raise CorruptionError(f"{name}: record of chunk {record.chunk_id.hex()} has impossible sizes")
-    return records
+    records = np.frombuffer(data, _RECORDS)
+    ends = records["inner_offset"].astype(np.uint64) + records["length"]
+    bad = (records["raw_length"] > MAXIMUM_FRAME_BYTES) | (ends > records["raw_length"])
+    if bad.any():
+        chunk_id = bytes(records["chunk_id"][bad.argmax()])
+        raise CorruptionError(f"{name}: record of chunk {chunk_id.hex()} has impossible sizes")
+
+
+def parse_records(data: bytes | memoryview, name: str) -> list[Record]:
+    """:raises CorruptionError: when a record contradicts itself."""
+    check_records(data, name)
+    return [Record(*fields) for fields in RECORD.iter_unpack(data)]
 
 
 @dataclass

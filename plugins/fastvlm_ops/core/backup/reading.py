@@ -23,8 +23,8 @@ _MANIFEST_LIMIT_BYTES = 64 << 20
 _CACHE_BYTES = 8 << 20
 _WINDOW_BYTES = 2 << 30  # versions of a model share frames that are a whole model apart
 _WINDOW_CHUNKS = 32 << 10
-_RANGE_BYTES = 4 << 20
-_GAP_BYTES = 128 << 10
+_RANGE_BYTES = 12 << 20  # a pack in one request: many a server reads all of it for any part
+_GAP_BYTES = 1 << 20  # reading this much takes as long as another request
 _READERS = 4
 
 
@@ -89,6 +89,13 @@ class ChunkReader:
         if location is None:
             raise CorruptionError(f"chunk {chunk_id.hex()} is in no pack of {self._repository.storage}")
         return location
+
+    def locate_all(self, chunk_ids: list[bytes]) -> list[Location]:
+        """As :meth:`locate`, for many at once."""
+        return [
+            location or self.locate(chunk_id)
+            for chunk_id, location in zip(chunk_ids, self._index.find_all(chunk_ids), strict=True)
+        ]
 
     def get(self, chunk_id: bytes) -> bytes:
         """The bytes of a chunk, from any pack that has it intact.
@@ -168,7 +175,7 @@ class ChunkReader:
 
         Each is handed over in the thread that fetched, opened and checked it, while it is in that
         processor's cache. Frames are read once for all that is wanted of them within a window of up to
-        2 GiB or 32 Ki chunks, and neighbours in one request; memory is a few requests of 4 MiB and what
+        2 GiB or 32 Ki chunks, and neighbours in one request; memory is a few packs and what
         they unpack to.
 
         :param wanted: may hold ``BARRIER``. Consumed in the calling thread, up to two windows ahead.

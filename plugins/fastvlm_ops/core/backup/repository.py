@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -35,6 +36,22 @@ class Repository:
         self.repository_id: str = config["repository_id"]
         self.log = CommitLog(storage, ring)
         self._is_probed = False
+        self._shared_index: ChunkIndex | None = None
+
+    def beside(self) -> Repository:
+        """The same repository for work in another thread: with a log of its own, up to where this one is.
+
+        The index is read once for all of them, the first time that this is called.
+        """
+        if self._shared_index is None:
+            self.refresh()
+            self._shared_index = load_index(
+                self.storage, self.ring, self.repository_id, self.log.state, warn=lambda _: None
+            )
+        other = Repository(self.storage, self.ring, self.config)
+        other.log.state = copy.deepcopy(self.log.state)
+        other._is_probed, other._shared_index = self._is_probed, self._shared_index
+        return other
 
     def __repr__(self) -> str:
         return f"Repository({self.storage}, id={self.repository_id})"
@@ -53,7 +70,12 @@ class Repository:
         return self.log.refresh()
 
     def load_index(self, warn: Callable[[str], None]) -> ChunkIndex:
-        """See :func:`fastvlm_ops.core.backup.index.load_index`."""
+        """See :func:`~fastvlm_ops.core.backup.index.load_index`; the first time, what :meth:`beside` read."""
+        shared, self._shared_index = self._shared_index, None
+        if shared is not None:
+            for problem in shared.damaged.values():
+                warn(problem)
+            return shared
         return load_index(self.storage, self.ring, self.repository_id, self.log.state, warn=warn)
 
     def chunker(self, name: str) -> ContentChunker:

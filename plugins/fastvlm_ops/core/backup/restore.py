@@ -159,9 +159,10 @@ def _validate(reader: ChunkReader, manifest: dict[str, Any], selection: Selectio
 
 def _check_chunks(reader: ChunkReader, entry: Entry) -> None:
     try:
-        found = sum(reader.locate(chunk_id).record.length for chunk_id in reader.ids(entry.contents))
+        places = reader.locate_all(list(reader.ids(entry.contents)))
     except CorruptionError as error:
         raise CorruptionError(f"{show(entry.path)} cannot be restored: {error}") from error
+    found = sum(place.record.length for place in places)
     if found != entry.stored_bytes:
         raise CorruptionError(
             f"{show(entry.path)} states {entry.stored_bytes} bytes, its chunks have {found}"
@@ -288,8 +289,7 @@ def _wanted(
             ids = list(reader.ids(entry.contents))
             file = writer.begin(entry, len(ids))
             offset = 0
-            for chunk_id in ids:
-                location = reader.locate(chunk_id)
+            for chunk_id, location in zip(ids, reader.locate_all(ids), strict=True):
                 yield Wanted(Piece(file, offset), chunk_id, location)
                 offset += location.record.length
     yield BARRIER

@@ -17,7 +17,7 @@ from fastvlm_ops.core.backup.tree import IdList
 
 _WORKERS = 4  # more than cores: most of their time is spent waiting for S3
 _IN_FLIGHT_PACKS = 5
-_PACKS_PER_SEGMENT = 4
+_PACKS_PER_SEGMENT = 16  # those without one are found by their footers
 _INLINE_IDS = 16
 _LIST_MAXIMUM_IDS = 1024
 
