@@ -104,18 +104,24 @@ class CatalogueSet:
 
 @dataclass(frozen=True)
 class ComponentState:
-    """The newest published snapshot of a component, and how old it is by the time asked for.
+    """The newest published snapshot of a component that is not known to be damaged, and how old it is.
 
-    ``newest`` and ``age`` are None without one. ``overdue`` is None when the catalogue was never filled, so
-    that nothing is known; a filled one without a snapshot of a component that has an objective is overdue.
+    ``newest``, ``set_id``, ``backed_up_at`` and ``age`` are None without one. ``overdue`` is None when the
+    catalogue was never filled, so that nothing is known; in a filled one, a component that has an objective
+    and no such snapshot is overdue. ``last_verified_at`` and ``last_restored_at`` are about any published
+    snapshot of the component, ``damaged`` counts those that were found damaged and not mended since.
     """
 
     component: str
     newest: CatalogueMember | None
     set_id: str | None
+    backed_up_at: datetime | None
     age: timedelta | None
     objective: timedelta | None
     overdue: bool | None
+    last_verified_at: datetime | None
+    last_restored_at: datetime | None
+    damaged: int | None
 
 
 @dataclass(frozen=True)
