@@ -109,6 +109,12 @@ def _options() -> dict[str, Any]:
             "Default: the system's temporary folder.",
             "/srv/scratch",
         ),
+        "database_path": _folder(
+            "File of the operations database (SQLite), used where there is no connection fastvlm_ops_db. On"
+            " a local disk that all components and workers share, never on a network share.",
+            "Default: fastvlm_ops.db in AIRFLOW_HOME.",
+            "/srv/fastvlm-ops/operations.db",
+        ),
         "metrics_dir": _folder(
             "Folder that metrics are written to as text files: --collector.textfile.directory of"
             " Prometheus's node exporter on every worker.",

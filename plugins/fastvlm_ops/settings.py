@@ -6,6 +6,7 @@ Read anew at each call, so a task sees its worker's environment. Declared, with 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def scratch_dir() -> Path:
     path = _path("scratch_dir") or Path(tempfile.gettempdir())
     if not path.is_dir():
         raise SettingError("scratch_dir", f"is {path}, which is not a folder")
+    return path
+
+
+def database_path() -> Path:
+    """Return the file of the operations database: ``fastvlm_ops.db`` in Airflow's home unless set.
+
+    Used where there is no connection ``fastvlm_ops_db``.
+
+    :raises SettingError: it is not an absolute path, or its folder does not exist
+    """
+    home = Path(os.path.expandvars(os.environ.get("AIRFLOW_HOME", "~/airflow"))).expanduser()
+    path = _path("database_path") or home.absolute() / "fastvlm_ops.db"
+    if not path.parent.is_dir():
+        raise SettingError("database_path", f"is {path}, whose folder does not exist")
     return path
 
 

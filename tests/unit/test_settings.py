@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fastvlm_ops import settings
-from tests.airflow_home import ROOT
+from tests.airflow_home import AIRFLOW_HOME, ROOT
 
-OPTIONS = ("include_dir", "kit_dir", "restore_dir", "scratch_dir", "metrics_dir")
+OPTIONS = ("include_dir", "kit_dir", "restore_dir", "scratch_dir", "database_path", "metrics_dir")
 
 
 def set_option(monkeypatch: pytest.MonkeyPatch, option: str, value: object) -> None:
@@ -22,6 +22,7 @@ def test_defaults() -> None:
     assert settings.kit_dir() is None
     assert settings.scratch_dir() == Path(tempfile.gettempdir())
     assert settings.metrics_dir() is None
+    assert settings.database_path() == AIRFLOW_HOME / "fastvlm_ops.db"
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -53,3 +54,9 @@ def test_refuses_a_folder_that_is_not_there(
 def test_restores_need_a_folder() -> None:
     with pytest.raises(settings.SettingError, match="restore_dir is not set"):
         settings.restore_dir()
+
+
+def test_the_database_needs_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_option(monkeypatch, "database_path", tmp_path / "nowhere" / "ops.db")
+    with pytest.raises(settings.SettingError, match=r"database_path is .*, whose folder does not exist"):
+        settings.database_path()

@@ -42,6 +42,12 @@ class ArtefactConflictError(StoreError):
     """Other bytes are stored under this name already."""
 
 
+class ArtefactStorageError(StoreError):
+    """S3 did not answer, or refused."""
+
+    retryable = True
+
+
 class ArtefactDamagedError(StoreError):
     """An artefact is missing, or is not what was stored."""
 
