@@ -1,0 +1,85 @@
+"""How figures, times and names are written. None is unknown, and is written as such, never as zero."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+
+UNKNOWN = "unknown"
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_TEN = 10
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def size(value: int | None) -> str:
+    """Return bytes for people, as in ``1.5 GiB``."""
+    if value is None:
+        return UNKNOWN
+    number = float(value)
+    if number < 1024:
+        return f"{value} B"
+    for unit in _UNITS:
+        number /= 1024
+        # 1023.96 would be written as 1024.0: it belongs to the next unit.
+        if round(number, 1) < 1024 or unit == _UNITS[-1]:
+            break
+    return f"{number:.1f} {unit}" if number < 100 else f"{number:.0f} {unit}"
+
+
+def count(value: int | None) -> str:
+    """Return a whole number for people, with thin spaces between thousands."""
+    return UNKNOWN if value is None else f"{value:,}".replace(",", "\u202f")
+
+
+def duration(value: float | timedelta | None) -> str:
+    """Return a duration (seconds, or a timedelta) for people: its two greatest units, as in ``2 h 5 min``."""
+    if value is None:
+        return UNKNOWN
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if abs(seconds) < _TEN:
+        return f"{seconds:.1f} s"
+    rest, parts = round(abs(seconds)), []
+    for length, unit in _STEPS:
+        amount, rest = divmod(rest, length)
+        if amount:
+            parts.append(f"{amount} {unit}")
+        elif parts:
+            break
+    return ("-" if seconds < 0 else "") + " ".join(parts[:2])
+
+
+def moment(value: datetime | None) -> str:
+    """Return a time in UTC, to the minute."""
+    return UNKNOWN if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def ago(value: datetime | None, now: datetime) -> str:
+    """Return how long ago a time was, by its greatest unit, as in ``3 h ago``."""
+    if value is None:
+        return UNKNOWN
+    seconds = (now - value).total_seconds()
+    for length, unit in _STEPS[:-1]:
+        if abs(seconds) >= length:
+            text = f"{int(abs(seconds) // length)} {unit}"
+            return f"{text} ago" if seconds > 0 else f"in {text}"
+    return "just now"
+
+
+def name(value: str | bytes) -> str:
+    """Return a name as text in which nothing is hidden.
+
+    Bytes that are no UTF-8, control characters (a line end, an escape) and those that turn the direction of
+    writing are written as escapes, so that a name cannot look like another. A backslash stays as it is.
+    """
+    text = value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", errors="backslashreplace").decode()

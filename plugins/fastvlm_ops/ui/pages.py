@@ -1,0 +1,30 @@
+"""The pages there are. A domain adds itself here, and thereby to the navigation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+
+from fastvlm_ops.ui.backups.routes import DAG_ID as BACKUPS_DAG_ID
+from fastvlm_ops.ui.backups.routes import router as backups
+
+
+@dataclass(frozen=True)
+class Section:
+    """A domain's pages.
+
+    :param name: of the folder, and first part of its pages' addresses
+    :param title: in the navigation
+    :param dag_id: who may see this DAG's runs may see the pages
+    :param router: with addresses below ``/<name>``; each of its routes must refuse on its own
+    """
+
+    name: str
+    title: str
+    dag_id: str
+    router: APIRouter
+
+
+SECTIONS = (Section("backups", "Backups", BACKUPS_DAG_ID, backups),)
+"""In the order of the navigation; the first is where ``/`` leads."""
