@@ -1,4 +1,4 @@
-"""What all tests share: temporary files inside the project, and a real S3 server."""
+"""What all tests share: temporary files inside the project, and real S3 and PostgreSQL servers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from fastvlm_ops.local.postgres import PostgreSQL
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,15 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     with SeaweedFS(tmp_path_factory.mktemp("seaweedfs"), die_with_parent=True) as server:
         yield server
     shutil.rmtree(server.folder / "data")  # pytest keeps the folders of three runs
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A real PostgreSQL server; one in each test process, started by the first test that wants it."""
+    from fastvlm_ops.local.postgres import PostgreSQL
+
+    with PostgreSQL(tmp_path_factory.mktemp("postgres"), die_with_parent=True) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
