@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, TriggerRule
 
 from fastvlm_ops.dag_building.defaults import task_defaults
 from fastvlm_ops.dag_building.definitions import Components, dag_from_definitions, load_watched_components
 from fastvlm_ops.dag_building.tags import Tag, tags
-from fastvlm_ops.operators.backup import BackUpChangesOperator
+from fastvlm_ops.operators.backup import BackUpChangesOperator, RecordBackupOperator
 from fastvlm_ops.sensors.backup import watched_component
 
 DOC = """
@@ -23,7 +24,8 @@ nothing changed.
 **back_up_changes** compares the component with what was last published of it. If it is the same it says
 `unchanged` and sends nothing; otherwise it publishes a backup set of kind `configuration`, which holds this
 component only. **restore_backup** finds the newest as `latest-configuration`; `latest` stays the newest set
-with all components.
+with all components. **record_backup** brings the catalogue of backups and its metrics up to date, and
+**outcome** only keeps the run as red as **back_up_changes**.
 
 Triggered by hand it does the same. When a run fails: `docs/runbooks/backup_configuration.md`.
 """
@@ -31,7 +33,13 @@ Triggered by hand it does the same. When a run fails: `docs/runbooks/backup_conf
 
 def wire(components: Components) -> None:
     """Add the tasks."""
-    BackUpChangesOperator(task_id="back_up_changes", component=components.watched)
+    back_up = BackUpChangesOperator(task_id="back_up_changes", component=components.watched)
+    record = RecordBackupOperator(
+        task_id="record_backup",
+        trigger_rule=TriggerRule.ALL_DONE,
+        execution_timeout=timedelta(minutes=15),
+    )
+    back_up >> [record, EmptyOperator(task_id="outcome")]
 
 
 def schedule(components: Components | None) -> list[Any]:

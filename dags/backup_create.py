@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
 
 from fastvlm_ops.dag_building.defaults import task_defaults
@@ -15,6 +16,7 @@ from fastvlm_ops.operators.backup import (
     CreateBackupOperator,
     PrepareRepositoryOperator,
     PublishBackupOperator,
+    RecordBackupOperator,
     VerifyBackupOperator,
 )
 
@@ -30,6 +32,8 @@ DOC = """
 - **create_backup**, once for each component, takes its snapshot. Nothing is visible before it is complete.
 {verify}- **publish_backup** ties the snapshots together into a backup set. If one is missing{unverified},
   it fails, and the last published set stays the latest.
+- **record_backup** brings the catalogue of backups and its metrics up to date, whatever happened. When it
+  fails, the backup is published all the same. **outcome** only keeps the run as red as **publish_backup**.
 
 A backup is a picture of now, so a past run cannot be backfilled. Retries and cleared runs change nothing
 twice. To restore, trigger **restore_backup**. When a run fails: `docs/runbooks/{dag_id}.md`.
@@ -67,7 +71,10 @@ def wire(kind: Kind, components: Components) -> None:
         execution_timeout=SHORT,
         **publish_arguments,
     )
-    chain(*steps, publish)
+    record = RecordBackupOperator(
+        task_id="record_backup", trigger_rule=TriggerRule.ALL_DONE, execution_timeout=SHORT
+    )
+    chain(*steps, publish, [record, EmptyOperator(task_id="outcome")])
 
 
 def backup_dag(kind: Kind, cron: str, summary: str, execution_timeout: timedelta) -> DAG:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule
 
 from fastvlm_ops.dag_building.defaults import task_defaults
@@ -11,11 +12,12 @@ from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import (
     ConfirmMaintenanceOperator,
     PlanRetentionOperator,
+    RecordBackupOperator,
     VerifyRepositoryOperator,
 )
 
 DOC = """
-Looks after the backups in the bucket. Nothing is deleted or changed.
+Looks after the backups in the bucket. Nothing is deleted; that it was verified is added to the log there.
 
 - **verify_repository** checks the log, every manifest, that every chunk of every backup is in a pack that is
   there, the checksum S3 keeps of every pack, and reads one share of all packs in full: another one each week,
@@ -23,6 +25,8 @@ Looks after the backups in the bucket. Nothing is deleted or changed.
 - **plan_retention** says which backups the policy in `include/components.yaml` (`retention`) would keep and
   why, as a table in its log.
 - **confirm_maintenance** fails when damage was found, and names the files and backups that are hit.
+- **record_backup** brings the catalogue of backups and its metrics up to date. **outcome** only keeps the run
+  as red as **confirm_maintenance**.
 
 Triggered by hand, the form takes another level: `full` reads everything. When a run fails:
 `docs/runbooks/backup_maintenance.md`.
@@ -68,10 +72,16 @@ with DAG(
         task_id="verify_repository", level=dag.param("level"), shares=dag.param("shares")
     )
     plan = PlanRetentionOperator(task_id="plan_retention", execution_timeout=timedelta(minutes=15))
-    ConfirmMaintenanceOperator(
+    confirm = ConfirmMaintenanceOperator(
         task_id="confirm_maintenance",
         verification=verify.output,
         retention=plan.output,
         trigger_rule=TriggerRule.ALL_DONE,
         execution_timeout=timedelta(minutes=15),
     )
+    record = RecordBackupOperator(
+        task_id="record_backup",
+        trigger_rule=TriggerRule.ALL_DONE,
+        execution_timeout=timedelta(minutes=15),
+    )
+    confirm >> [record, EmptyOperator(task_id="outcome")]

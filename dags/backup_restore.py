@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, TriggerRule, chain
 
 from fastvlm_ops.dag_building.defaults import task_defaults
@@ -14,6 +15,7 @@ from fastvlm_ops.operators.backup import (
     ApproveRestoreOperator,
     ConfirmRestoreOperator,
     PlanRestoreOperator,
+    RecordBackupOperator,
     RestoreBackupOperator,
 )
 
@@ -29,6 +31,8 @@ it with the form; it is a dry run unless you say otherwise.
 3. **restore_backup**, once for each component. Each file is verified under a temporary name before it gets
    its own; what is replaced is moved aside, so that it can be undone.
 4. **confirm_restore** fails unless everything that was asked for was restored, also when it was rejected.
+5. **record_backup** brings the catalogue of backups up to date. When it fails, what was restored stays
+   restored. **outcome** only keeps the run as red as **confirm_restore**.
 
 Unless in place, it reads no definition file, so it works on a new machine that has the connection
 `fastvlm_s3` and nothing else. When a run fails: `docs/runbooks/restore_backup.md`.
@@ -146,4 +150,7 @@ with DAG(
         execution_timeout=SHORT,
     )
     # Straight on, also when nobody has to be asked: approve_restore then succeeds at once.
-    chain(approve, restore, confirm)
+    record = RecordBackupOperator(
+        task_id="record_backup", trigger_rule=TriggerRule.ALL_DONE, execution_timeout=SHORT
+    )
+    chain(approve, restore, confirm, [record, EmptyOperator(task_id="outcome")])

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 #: Every DAG, with the form that it is run with in test_every_dag.py.
 RUNS: dict[str, dict[str, Any]] = {
     "backup_configuration": {},
+    "backup_deadline": {},
     "backup_full": {},
     "backup_incremental": {},
     "backup_maintenance": {},
     "restore_backup": {"target": "drill"},
 }
+
+#: What has to run before a DAG can succeed.
+BEFORE: dict[str, str] = {"backup_deadline": "backup_incremental"}
 
 
 def parse_dags(path: Path) -> dict[str, DAG]:

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.dags.support import RUNS
+from tests.dags.support import BEFORE, RUNS
 
 
 @pytest.mark.parametrize("dag_id", RUNS)
 def test_runs_to_its_end(dag_id: str, published: None, run_dag: Any) -> None:
+    if dag_id in BEFORE:
+        assert run_dag(BEFORE[dag_id], RUNS[BEFORE[dag_id]]).state == "success"
     run = run_dag(dag_id, RUNS[dag_id])
     assert run.state == "success"
     assert {state for states in run.tasks.values() for state in states} == {"success"}

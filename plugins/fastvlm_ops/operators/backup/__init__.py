@@ -1,5 +1,10 @@
 """Backs the kit up, maintains its backups, and restores it."""
 
+from fastvlm_ops.operators.backup.catalogue import (
+    BackupOverdueError,
+    CheckBackupAgeOperator,
+    RecordBackupOperator,
+)
 from fastvlm_ops.operators.backup.create import (
     BackUpChangesOperator,
     CreateBackupOperator,
@@ -29,6 +34,8 @@ __all__ = [
     "REQUEST_KEY",
     "ApproveRestoreOperator",
     "BackUpChangesOperator",
+    "BackupOverdueError",
+    "CheckBackupAgeOperator",
     "ConfirmMaintenanceOperator",
     "ConfirmRestoreOperator",
     "CreateBackupOperator",
@@ -37,6 +44,7 @@ __all__ = [
     "PlanRetentionOperator",
     "PrepareRepositoryOperator",
     "PublishBackupOperator",
+    "RecordBackupOperator",
     "RepositoryOperator",
     "RestoreBackupOperator",
     "RestoreIncompleteError",

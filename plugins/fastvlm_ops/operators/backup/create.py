@@ -125,6 +125,7 @@ class VerifyBackupOperator(RepositoryOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Verify; what is found goes to XCom whatever it is."""
+        from fastvlm_ops.core.backup.journal import record_verified
         from fastvlm_ops.core.backup.verify import verify_set_members
 
         repository = self.hook.open_repository()
@@ -133,6 +134,10 @@ class VerifyBackupOperator(RepositoryOperator):
             raise UnverifiedBackupError("no component has a snapshot in this run; there is nothing to verify")
         result = verify_set_members(
             repository, snapshot_ids, scratch_dir=settings.scratch_dir(), progress=self.show
+        )
+        self.note(
+            "The snapshots were verified",
+            lambda: record_verified(repository, result, snapshot_ids, run_key=run_key(context)),
         )
         found = {"verified_snapshots": snapshot_ids, **result.as_dict()}
         if not result.ok:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import include_hash, load_components
 from fastvlm_ops.operators.backup.shared import RepositoryOperator
-from fastvlm_ops.operators.shared import EvidenceOperator, as_of
+from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,15 +47,30 @@ class VerifyRepositoryOperator(RepositoryOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Verify, and name what is damaged, with the files and backups that need it."""
+        from fastvlm_ops.core.backup.journal import record_verified
         from fastvlm_ops.core.backup.verify import verify_repository
 
         share = share_of_week(as_of(context), int(self.shares)) if self.level == "share" else None
         repository = self.hook.open_repository()
+        covered = self._snapshots(repository)
         result = verify_repository(repository, level=self.level, share=share, progress=self.show)
+        self.note(
+            "The repository was verified",
+            lambda: record_verified(repository, result, covered, run_key=run_key(context)),
+        )
         hit = self._sets_hit(repository, result)
         text = "\n".join([result.text(), *(f"backup {set_id} is hit" for set_id in hit)])
         (self.log.info if result.ok else self.log.error)(text)
         return {**result.as_dict(), "backups": hit, "text": text[:_TEXT_CHARACTERS]}
+
+    def _snapshots(self, repository: Repository) -> list[str]:
+        """Ids of those that are there before anything is verified, so that all of them will be."""
+        from fastvlm_ops.core.backup.errors import CorruptionError
+
+        try:
+            return list(repository.refresh().snapshots)
+        except CorruptionError:  # of the log, which the verification says better
+            return []
 
     def _sets_hit(self, repository: Repository, result: VerifyResult) -> list[str]:
         """Ids of the published sets that have a damaged snapshot, newest first."""

@@ -41,6 +41,8 @@ class RestoreStep:
     overwrite: bool
     keep_replaced: str | None
     in_use: list[str]
+    set_id: str
+    in_place: bool
 
 
 class PlanRestoreOperator(RepositoryOperator):
@@ -101,7 +103,10 @@ class PlanRestoreOperator(RepositoryOperator):
         names = self._wanted(backup)
         tag = backup_set_id("replaced", as_of(context), run_key(context))
         snapshots = {member.component: member.snapshot_id for member in backup.snapshots}
-        steps = [targets.step(name, snapshots[name], self.paths or [], tag) for name in names]
+        steps = [
+            targets.step(name, snapshots[name], paths=self.paths or [], tag=tag, set_id=backup.set_id)
+            for name in names
+        ]
         request = self._request(repository, backup, steps)
         context["ti"].xcom_push(key="backup", value=backup.as_dict())
         context["ti"].xcom_push(key=REQUEST_KEY, value=request)
@@ -161,7 +166,9 @@ class _Targets:
     definitions: Components | None
     overwrite: bool
 
-    def step(self, component: str, snapshot_id: str, paths: list[str], tag: str) -> RestoreStep:
+    def step(
+        self, component: str, snapshot_id: str, *, paths: list[str], tag: str, set_id: str
+    ) -> RestoreStep:
         """:raises RestoreTargetError: it is not empty and may not be overwritten, or is in use."""
         from fastvlm_ops.core.backup.errors import RestoreTargetError
 
@@ -180,6 +187,8 @@ class _Targets:
             not is_empty,
             kept,
             [os.fspath(p) for p in in_use],
+            set_id,
+            in_place=self.definitions is not None,
         )
         check_unused(step.in_use)
         return step
@@ -261,6 +270,8 @@ class RestoreBackupOperator(RepositoryOperator):
     :param keep_replaced: folder for what is replaced (templated)
     :param in_use: paths that are there only while a service uses the target: it is not touched then
         (templated)
+    :param set_id: the backup set it is restored from, for the log of the repository (templated)
+    :param in_place: whether the target is where the component is in service, for that log (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -273,6 +284,8 @@ class RestoreBackupOperator(RepositoryOperator):
         "overwrite",
         "keep_replaced",
         "in_use",
+        "set_id",
+        "in_place",
     )
 
     def __init__(
@@ -286,6 +299,8 @@ class RestoreBackupOperator(RepositoryOperator):
         overwrite: bool = False,
         keep_replaced: str | None = None,
         in_use: list[str] | None = None,
+        set_id: str = "",
+        in_place: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -297,6 +312,8 @@ class RestoreBackupOperator(RepositoryOperator):
         self.overwrite = overwrite
         self.keep_replaced = keep_replaced
         self.in_use = in_use
+        self.set_id = set_id
+        self.in_place = in_place
 
     def work(self, context: Context) -> dict[str, Any]:
         """Restore and verify, or say what would be restored."""
@@ -308,9 +325,14 @@ class RestoreBackupOperator(RepositoryOperator):
             self.overwrite,
             self.keep_replaced,
             list(self.in_use or []),
+            self.set_id,
+            self.in_place,
         )
         check_unused(step.in_use)
-        result = _restore(self.hook.open_repository(), step, dry_run=self.dry_run, progress=self.show)
+        repository = self.hook.open_repository()
+        result = _restore(repository, step, dry_run=self.dry_run, progress=self.show)
+        if not self.dry_run:
+            self._note(repository, result, run_key(context))
         if result["replaced_in"]:
             self.log.info(
                 "%s files in %s were replaced. As they were, they stand in %s: moved back, they undo it",
@@ -319,6 +341,23 @@ class RestoreBackupOperator(RepositoryOperator):
                 result["replaced_in"],
             )
         return result
+
+    def _note(self, repository: Repository, result: dict[str, Any], key: str) -> None:
+        from fastvlm_ops.core.backup.journal import record_restored
+
+        self.note(
+            f"{self.component} was restored",
+            lambda: record_restored(
+                repository,
+                self.snapshot_id,
+                set_id=self.set_id,
+                run_key=key,
+                where="in place" if self.in_place else "new folder",
+                files=result["files"],
+                size_bytes=result["size_bytes"],
+                duration_seconds=result["duration_seconds"],
+            ),
+        )
 
     def subject(self) -> dict[str, Any]:
         """Name the component and where it was going."""

@@ -40,6 +40,19 @@ class RepositoryOperator(EvidenceOperator):
         """What the engine calls every few seconds."""
         return lambda progress: self.log.info(progress.line())
 
+    def note(self, what: str, write: Callable[[], bool]) -> None:
+        """Add to the repository's log what the task did, which counts also where that cannot be written.
+
+        :param what: for the warning
+        :param write: adds the entry
+        """
+        from fastvlm_ops.core.backup.errors import BackupError
+
+        try:
+            write()
+        except BackupError as error:
+            self.log.warning("%s, but the log of the repository does not say so: %s", what, error)
+
 
 def backup_set_id(kind: str, moment: datetime, key: str) -> str:
     """Return the id of a run's backup set, the same for each attempt, as in full-20260104T020000Z-1a2b3c4d.
