@@ -49,12 +49,11 @@ def open_ring(repository):  # §2
     return sys.exit("the passphrase fits no key slot")
 
 def cipher(header, kind):  # §4
-    epoch, _, salt = struct.unpack("<H16s32s", header[6:])
+    epoch, _, salt = struct.unpack("<H16s32s", header[6:56])
     return AESGCM(derive(RING["epochs"][str(epoch)], b"object/" + kind, salt))
 
 def unseal(kind, name, data):  # §4
-    head, sealed = data[:56], data[56:]
-    return zstandard.decompress(cipher(head, kind).decrypt(bytes(12), sealed, head + name.encode()))
+    return zstandard.decompress(cipher(data, kind).decrypt(bytes(12), data[56:], data[:56] + name.encode()))
 
 def read_segment(data):  # §6
     at = 4 + int.from_bytes(data[:4], "little")
@@ -87,11 +86,12 @@ def content(ids):  # §7, id lists
 
 def read_log(name):  # §8
     line, mac, _ = get(name).split(b"\n")  # §3
-    good = blake3.blake3(line, key=derive(RING["root"], b"log")).hexdigest().encode() == mac
-    entry, body = json.loads(line), json.loads(line)["body"]
-    require(good and name == f"log/{entry['seq']:020d}.json", f"{name} is damaged or out of place")
+    require(blake3.blake3(line, key=derive(RING["root"], b"log")).hexdigest().encode() == mac, f"{name}: MAC")
+    body = (entry := json.loads(line))["body"]
+    require(name == f"log/{entry['seq']:020d}.json", f"{name} is out of place")
     if entry["type"] in ("snapshot", "checkpoint"):
-        SNAPSHOTS.update(body.get("snapshots", {body.get("snapshot_id"): body}))
+        whole = SNAPSHOTS.get(body.get("parent"), {}) | body  # what it does not say is as in its parent
+        SNAPSHOTS.update(body.get("snapshots", {body.get("snapshot_id"): whole}))
     if entry["type"] in ("backup-set", "checkpoint"):
         SETS.update(body.get("sets", {body.get("set_id"): body}))
     for gone in body["snapshots"] + body["sets"] if entry["type"] == "forget" else ():

@@ -108,7 +108,7 @@ def test_a_full_verify_finds_every_flip(
     sizes = {name: len(data) for name, data in storage.objects.items()}
     tried, missed = 0, []
     for name, offset in every_flip(storage, ""):
-        result = verify_repository(Repository(storage, opened.ring, opened.config), level="full")
+        result = verify_repository(Repository(storage, opened.ring, opened.config_line), level="full")
         tried += 1
         if result.ok or name not in {problem.object for problem in result.problems if problem.needed}:
             missed.append((name, offset))
@@ -152,7 +152,7 @@ def test_a_restore_is_right_or_fails_naming_what_is_damaged(
     outcomes = {"restored": 0, "refused": 0}
     for name, offset in every_flip(storage, "index/", "log/", "packs/", "snapshots/"):
         for snapshot_id, tree in trees.items():
-            repository = Repository(storage, opened.ring, opened.config)
+            repository = Repository(storage, opened.ring, opened.config_line)
             problem = outcome_of(repository, snapshot_id, target)
             outcomes["restored" if problem is None else "refused"] += 1
             if problem is None:

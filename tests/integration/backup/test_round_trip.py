@@ -31,6 +31,7 @@ from fastvlm_ops.core.backup import (
     restore_snapshot,
     select_set,
 )
+from fastvlm_ops.core.backup.reading import read_manifest
 from tests.integration.backup.conftest import PASSPHRASE
 from tests.trees import describe, make_hard_tree, make_plain_tree
 
@@ -68,9 +69,13 @@ def test_minimal_reader_restores_the_same(
 ) -> None:
     """docs/backup-format.md is enough: a reader that shares no code with the engine."""
     tree = make_hard_tree(tmp_path / "source")
+    time.sleep(2.1)  # then even files with times in whole seconds are taken over unread
     back_up(repository, tree, "run-1")
+    back_up(repository, tree, "run-2", "incremental")
+    back_up(repository, tree, "run-3", "incremental")  # both have the manifest of the first
+    assert len(list(repository.storage.list("snapshots/"))) == 1
     publish_set(
-        repository, set_id="set-1", kind="full", run_key="run-1", components=["models"], timestamp=NOW
+        repository, set_id="set-1", kind="incremental", run_key="run-3", components=["models"], timestamp=NOW
     )
     environment = {
         **os.environ,
@@ -121,11 +126,58 @@ def test_incremental_sends_what_changed_and_restores_by_itself(
 
 def test_nothing_changed_sends_next_to_nothing(repository: Repository, tmp_path: Path) -> None:
     tree = make_plain_tree(tmp_path / "source")
+    time.sleep(0.1)  # more than the grain of the clock that files get their times from
     back_up(repository, tree, "run-1")
     packs = {info.name for info in repository.storage.list("packs/")}
     assert back_up(repository, tree, "run-2", "incremental").new_bytes < 2048
     assert back_up(repository, tree, "run-3").new_bytes < 2048  # a full one reads all, and stores nothing
     assert {info.name for info in repository.storage.list("packs/")} == packs
+
+
+def test_a_snapshot_in_which_nothing_changed_is_an_entry_of_the_log(
+    repository: Repository, tmp_path: Path
+) -> None:
+    tree = make_plain_tree(tmp_path / "source")
+    time.sleep(0.1)  # more than the grain of the clock that files get their times from
+    first = back_up(repository, tree, "run-1")
+    before = {info.name for info in repository.storage.list("")}
+    second = back_up(repository, tree, "run-2", "incremental")
+    third = back_up(repository, tree, "run-3", "incremental")
+    new = [info for info in repository.storage.list("") if info.name not in before]
+    assert [info.name[:4] for info in new] == ["log/", "log/"]
+    assert max(info.size_bytes for info in new) < 512
+    assert (third.files, third.size_bytes) == (first.files, first.size_bytes)
+    assert (second.parent, third.parent) == (first.snapshot_id, second.snapshot_id)
+    (tree / "group-1" / "file-1.yaml").write_text("changed: true\n")
+    changed = back_up(repository, tree, "run-4", "incremental")
+    assert changed.new_bytes > 0
+    opened = open_repository(repository.storage, PASSPHRASE)
+    restore_snapshot(opened, changed.snapshot_id, tmp_path / "changed")
+    assert describe(tmp_path / "changed") == describe(tree)
+    restore_snapshot(opened, first.snapshot_id, tmp_path / "first")
+    restore_snapshot(opened, third.snapshot_id, tmp_path / "third")
+    assert describe(tmp_path / "third") == describe(tmp_path / "first") != describe(tree)
+    manifest = read_manifest(opened, opened.log.state.snapshots[third.snapshot_id])
+    assert (manifest["snapshot_id"], manifest["run_key"]) == (third.snapshot_id, "run-3")
+
+
+def test_what_has_another_definition_or_warning_gets_a_manifest(
+    repository: Repository, tmp_path: Path
+) -> None:
+    tree = make_plain_tree(tmp_path / "source")
+    time.sleep(0.1)  # more than the grain of the clock that files get their times from
+    back_up(repository, tree, "run-1")
+    result = create_snapshot(
+        repository,
+        FolderSource(tree),
+        component="models",
+        kind="incremental",
+        run_key="run-2",
+        include_hash="another",
+    )
+    record = repository.refresh().snapshots[result.snapshot_id]
+    assert record["manifest"].endswith(result.snapshot_id)
+    assert read_manifest(repository, record)["include_hash"] == "another"
 
 
 def test_a_file_with_an_old_time_but_new_contents_is_seen(repository: Repository, tmp_path: Path) -> None:

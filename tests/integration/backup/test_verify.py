@@ -56,7 +56,7 @@ def flip(storage: S3Storage, name: str, offset: int) -> None:
 
 def verify(repository: Repository, level: Any) -> VerifyResult:
     """A fresh look, as a scheduled run has it."""
-    fresh = Repository(repository.storage, repository.ring, repository.config)
+    fresh = Repository(repository.storage, repository.ring, repository.config_line)
     return verify_repository(fresh, level=level, share=(0, 1) if level == "share" else None)
 
 
@@ -182,7 +182,7 @@ def test_a_flip_that_no_checksum_shows_is_in_one_share(
     repository: Repository, storage: S3Storage, history: History
 ) -> None:
     frozen = FrozenStorage(storage)
-    repository = Repository(frozen, repository.ring, repository.config)
+    repository = Repository(frozen, repository.ring, repository.config_line)
     pack = history.pack_of_the_file(storage)
     data = frozen.objects[pack]
     frozen.objects[pack] = data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
@@ -202,7 +202,7 @@ def test_without_checksums_only_the_size_is_compared(
         def head(self, name: str) -> ObjectInfo:
             return replace(super().head(name), sha256=None)
 
-    result = verify(Repository(NoChecksums(storage), repository.ring, repository.config), "head")
+    result = verify(Repository(NoChecksums(storage), repository.ring, repository.config_line), "head")
     assert result.ok
     assert result.packs_without_checksum == len(names(storage, "packs/"))
     assert "packs checked by size alone" in result.text()
@@ -472,7 +472,7 @@ def test_a_damaged_key_slot_is_found_without_its_passphrase(
 
 def members(repository: Repository, scratch: Path, *made: SnapshotResult, seed: int = 1) -> VerifyResult:
     result = verify_set_members(
-        Repository(repository.storage, repository.ring, repository.config),
+        Repository(repository.storage, repository.ring, repository.config_line),
         [snapshot.snapshot_id for snapshot in made],
         scratch_dir=scratch,
         choose=random.Random(seed),
@@ -544,7 +544,7 @@ def test_the_restored_file_shows_what_no_checksum_does(
     pack = max(frozen.list("packs/"), key=lambda info: info.size_bytes).name
     data = frozen.objects[pack]
     frozen.objects[pack] = data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
-    result = members(Repository(frozen, repository.ring, repository.config), tmp_path / "scratch", made)
+    result = members(Repository(frozen, repository.ring, repository.config_line), tmp_path / "scratch", made)
     assert not result.ok
     assert [problem.object for problem in result.problems] == [pack]
     assert [file.path for file in result.files] == ["one"]

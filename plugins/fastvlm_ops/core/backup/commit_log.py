@@ -27,6 +27,7 @@ _ENTRY_LIMIT_BYTES = 64 << 20
 _CLAIM_SECONDS = 300
 _READERS = 8
 _KEYS_KEPT = 500
+_INHERITED = {"manifest", "sha256", "files", "size_bytes", "warnings"}
 
 # Levels of verification that look at what packs hold: only they let a snapshot count as verified.
 _CONTENT_LEVELS = frozenset({"members", "head", "share", "full"})
@@ -83,7 +84,7 @@ class LogState:
         if kind == "checkpoint":
             self._fold_checkpoint(body)
         elif kind == "snapshot":
-            self.snapshots[body["snapshot_id"]] = {**body, "seq": seq}
+            self._fold_snapshot({**body, "seq": seq})
         elif kind == "backup-set":
             self.sets[body["set_id"]] = {**body, "seq": seq}
         elif kind == "forget":
@@ -95,6 +96,14 @@ class LogState:
         # A `swept` name stays condemned: it never comes back, and a writer that read the log before
         # the sweep must still see it. Unknown types are for later versions, and change nothing here.
         self.seq, self.digest = seq, digest
+
+    def _fold_snapshot(self, body: dict[str, Any]) -> None:
+        """:raises CorruptionError: it has what its parent has, but the log has no such parent."""
+        parent = self.snapshots.get(body.get("parent") or "", {})
+        inherited = {name: parent[name] for name in _INHERITED if name in parent}
+        if body.get("parent") and not {**inherited, **body}.keys() >= _INHERITED:
+            raise CorruptionError(f"the log lacks the parent of snapshot {body['snapshot_id']}")
+        self.snapshots[body["snapshot_id"]] = {**inherited, **body}
 
     def _fold_checkpoint(self, body: dict[str, Any]) -> None:
         self.snapshots, self.sets = dict(body["snapshots"]), dict(body["sets"])

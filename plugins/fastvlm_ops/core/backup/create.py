@@ -101,6 +101,7 @@ class _Run:
     files: int = 0
     size_bytes: int = 0
     entries: int = 0
+    opened: int = 0
     hard_links: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
 
@@ -186,6 +187,7 @@ def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
         # When no indexed pack is missing, every chunk of a committed snapshot is there.
         contents = _store_source(run, parent, trusted=not index.missing)
         writer.flush()
+        warnings += writer.warnings
         manifest = {
             "format": 1,
             "snapshot_id": snapshot_id,
@@ -204,9 +206,12 @@ def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
             "tool": f"fastvlm-ops {fastvlm_ops.__version__}, Python {platform.python_version()}",
             "include_hash": job.include_hash,
             **contents,
-            "warnings": (warnings + writer.warnings)[:_WARNINGS_KEPT],
+            "warnings": warnings[:_WARNINGS_KEPT],
         }
-        body = _commit(run, manifest)
+        if parent is not None and not run.opened and _says_the_same(manifest, parent):
+            body = _claim(run, _inheriting(manifest))
+        else:
+            body = _commit(run, manifest)
     meter.report()
     return _result(body, reused=False, duration_seconds=meter.elapsed_seconds)
 
@@ -245,6 +250,17 @@ def _same_fingerprint(parent: dict[str, Any], fingerprint: list[list[int]] | Non
     return all(is_settled(mtime, ctime, parent["started_ns"]) for _, mtime, ctime, _ in fingerprint)
 
 
+def _says_the_same(manifest: dict[str, Any], parent: dict[str, Any]) -> bool:
+    told = ("source", "include_hash", "evidence", "totals", "tree", "warnings")
+    return all(manifest[key] == parent[key] for key in told)
+
+
+def _inheriting(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Body of the entry of a snapshot that has its parent's manifest, and all that it says of contents."""
+    copied = ("snapshot_id", "component", "kind", "run_key", "parent", "started", "finished")
+    return {**{key: manifest[key] for key in copied}, "new_bytes": 0}
+
+
 def _commit(run: _Run, manifest: dict[str, Any]) -> dict[str, Any]:
     """Store the manifest, then claim its place in the log."""
     name = f"snapshots/{manifest['component']}/{manifest['snapshot_id']}"
@@ -258,6 +274,11 @@ def _commit(run: _Run, manifest: dict[str, Any]) -> dict[str, Any]:
         "size_bytes": run.size_bytes,
         "new_bytes": run.writer.transferred_bytes,
     }
+    return _claim(run, body)
+
+
+def _claim(run: _Run, body: dict[str, Any]) -> dict[str, Any]:
+    """Claim a place in the log; returns what the log then has of the snapshot."""
 
     def still_valid(state: LogState) -> None:
         if state.snapshot_of_run(body["component"], body["run_key"]) is not None:
@@ -268,8 +289,8 @@ def _commit(run: _Run, manifest: dict[str, Any]) -> dict[str, Any]:
         if run.writer.used_packs & state.condemned_names("packs"):
             raise _CondemnedError
 
-    seq = run.job.repository.log.append("snapshot", body, still_valid=still_valid)
-    return {**body, "seq": seq}
+    run.job.repository.log.append("snapshot", body, still_valid=still_valid)
+    return run.job.repository.log.state.snapshots[body["snapshot_id"]]
 
 
 def _find_parent(job: _Job, warn: Callable[[str], None]) -> dict[str, Any] | None:
@@ -400,6 +421,7 @@ def _read_file(run: _Run, scan: _Scan, scanned: ScannedEntry) -> bool:
     :raises SourceError: when it may not be read.
     """
     entry = scanned.entry
+    run.opened += 1
     page_bytes = scan.view.page_bytes
     chunker = scan.content_chunker if page_bytes is None else PageChunker(page_bytes)
     for attempt in range(1, _READ_ATTEMPTS + 1):

@@ -43,9 +43,11 @@ def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, A
     manifest: dict[str, Any] = json.loads(
         repository.unseal("M", name, data, limit_bytes=_MANIFEST_LIMIT_BYTES)
     )
-    if manifest["format"] != FORMAT or manifest["snapshot_id"] != record["snapshot_id"]:
-        raise CorruptionError(f"{name} is not a manifest of format {FORMAT} of {record['snapshot_id']}")
-    return manifest
+    if manifest["format"] != FORMAT or manifest["snapshot_id"] != name.rpartition("/")[2]:
+        raise CorruptionError(f"{name} is not a manifest of format {FORMAT} of its snapshot")
+    # Where nothing had changed, the manifest is an earlier snapshot's, and these are the log's.
+    own = ("snapshot_id", "kind", "run_key", "parent", "started", "finished")
+    return {**manifest, **{key: record[key] for key in own if key in record}}
 
 
 class Wanted(NamedTuple):

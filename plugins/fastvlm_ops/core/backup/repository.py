@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from fastvlm_ops.core.backup.chunking import (
     CONTENT_PARAMETERS,
@@ -16,11 +15,16 @@ from fastvlm_ops.core.backup.chunking import (
     ContentChunker,
 )
 from fastvlm_ops.core.backup.commit_log import CommitLog, LogState
-from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError, RepositoryNotFoundError
+from fastvlm_ops.core.backup.errors import (
+    CorruptionError,
+    ObjectNotFoundError,
+    RepositoryNotFoundError,
+    UnsafeEndpointError,
+)
 from fastvlm_ops.core.backup.index import ChunkIndex, load_index
 from fastvlm_ops.core.backup.keys import KeyRing, open_ring, write_passphrase_slot
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
-from fastvlm_ops.core.backup.storage import S3Storage, probe_conditional_writes
+from fastvlm_ops.core.backup.storage import IGNORED, S3Storage, probe_conditional_writes
 
 CONFIG_NAME = "config.json"
 _CONFIG_LIMIT_BYTES = 1 << 20
@@ -29,11 +33,12 @@ _CONFIG_LIMIT_BYTES = 1 << 20
 class Repository:
     """An opened repository. One per process and run; its log state is refreshed on demand."""
 
-    def __init__(self, storage: S3Storage, ring: KeyRing, config: dict[str, Any]) -> None:
+    def __init__(self, storage: S3Storage, ring: KeyRing, config_line: bytes) -> None:
         self.storage = storage
         self.ring = ring
-        self.config = config
-        self.repository_id: str = config["repository_id"]
+        self.config_line = config_line
+        self.config = peek_line(config_line, CONFIG_NAME)
+        self.repository_id: str = self.config["repository_id"]
         self.log = CommitLog(storage, ring)
         self._is_probed = False
         self._shared_index: ChunkIndex | None = None
@@ -48,7 +53,7 @@ class Repository:
             self._shared_index = load_index(
                 self.storage, self.ring, self.repository_id, self.log.state, warn=lambda _: None
             )
-        other = Repository(self.storage, self.ring, self.config)
+        other = Repository(self.storage, self.ring, self.config_line)
         other.log.state = copy.deepcopy(self.log.state)
         other._is_probed, other._shared_index = self._is_probed, self._shared_index
         return other
@@ -59,11 +64,14 @@ class Repository:
     def require_conditional_writes(self) -> None:
         """Probe the endpoint, once for this object: each run opens its own.
 
+        It must refuse a conditional write to a name that exists. What would be written there is what is
+        there already, so an endpoint that does not refuse changes nothing.
+
         :raises UnsafeEndpointError: it ignores conditional writes.
         """
-        if not self._is_probed:
-            probe_conditional_writes(self.storage)
-            self._is_probed = True
+        if not self._is_probed and self.storage.claim(CONFIG_NAME, self.config_line):
+            raise UnsafeEndpointError(IGNORED.format(self.storage))
+        self._is_probed = True
 
     def refresh(self) -> LogState:
         """The log as it stands now."""
@@ -106,7 +114,8 @@ def open_repository(storage: S3Storage, passphrase: str) -> Repository:
     if config.get("format") != FORMAT:
         raise CorruptionError(f"{name}: format {config.get('format')!r}; this version reads format {FORMAT}")
     ring = open_ring(storage, str(config.get("repository_id")), passphrase)
-    return Repository(storage, ring, verify_line(data, ring.log_key, name))
+    verify_line(data, ring.log_key, name)
+    return Repository(storage, ring, data)
 
 
 def initialise_repository(storage: S3Storage, passphrase: str) -> Repository:

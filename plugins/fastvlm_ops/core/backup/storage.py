@@ -292,6 +292,12 @@ class S3Storage:
         return StorageError(f"{operation} for {where} failed: {code or error}")
 
 
+IGNORED = (
+    "{}: the endpoint ignores If-None-Match, so two backups could overwrite each other's commits; "
+    "use a server with conditional writes"
+)
+
+
 def probe_conditional_writes(storage: S3Storage) -> None:
     """Prove that the endpoint honours ``If-None-Match: *``, on which every commit rests.
 
@@ -306,10 +312,7 @@ def probe_conditional_writes(storage: S3Storage) -> None:
     overwritten = storage.claim(name, b"second")
     _remove_quietly(storage, name)
     if overwritten:
-        raise UnsafeEndpointError(
-            f"{storage}: the endpoint ignores If-None-Match, so two backups could overwrite each "
-            "other's commits; use a server with conditional writes"
-        )
+        raise UnsafeEndpointError(IGNORED.format(storage))
 
 
 def _remove_quietly(storage: S3Storage, name: str) -> None:

@@ -71,7 +71,7 @@ class _Run:
         self.share = share
         self.meter = ProgressMeter("verify", level, progress, unit="objects")
         self.storage = MeteredStorage(repository.storage, self.meter)
-        self.repository = Repository(self.storage, repository.ring, repository.config)
+        self.repository = Repository(self.storage, repository.ring, repository.config_line)
         self.repository.log.state = repository.log.state
         self.findings = Findings()
 
