@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -103,7 +103,7 @@ class LogState:
         inherited = {name: parent[name] for name in _INHERITED if name in parent}
         if body.get("parent") and not {**inherited, **body}.keys() >= _INHERITED:
             raise CorruptionError(f"the log lacks the parent of snapshot {body['snapshot_id']}")
-        self.snapshots[body["snapshot_id"]] = {**inherited, **body}
+        self.snapshots[body["snapshot_id"]] = {"new_bytes": 0, **inherited, **body}
 
     def _fold_checkpoint(self, body: dict[str, Any]) -> None:
         self.snapshots, self.sets = dict(body["snapshots"]), dict(body["sets"])
@@ -241,7 +241,7 @@ class CommitLog:
 
     def _claim(self, seq: int, kind: str, body: dict[str, Any]) -> bool:
         """Try for one place. When it is taken, the entry there is folded; was it ours, we have it."""
-        nonce = uuid.uuid4().hex
+        nonce = secrets.token_hex(8)
         entry = {
             "seq": seq,
             "prev": self.state.digest,

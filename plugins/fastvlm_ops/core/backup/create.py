@@ -258,7 +258,7 @@ def _says_the_same(manifest: dict[str, Any], parent: dict[str, Any]) -> bool:
 def _inheriting(manifest: dict[str, Any]) -> dict[str, Any]:
     """Body of the entry of a snapshot that has its parent's manifest, and all that it says of contents."""
     copied = ("snapshot_id", "component", "kind", "run_key", "parent", "started", "finished")
-    return {**{key: manifest[key] for key in copied}, "new_bytes": 0}
+    return {key: manifest[key] for key in copied}
 
 
 def _commit(run: _Run, manifest: dict[str, Any]) -> dict[str, Any]:
