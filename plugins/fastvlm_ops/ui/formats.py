@@ -9,6 +9,7 @@ UNKNOWN = "unknown"
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _TEN = 10
+_SHORTEST = 0.1
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -37,6 +38,8 @@ def duration(value: float | timedelta | None) -> str:
     if value is None:
         return UNKNOWN
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if 0 < seconds < _SHORTEST:
+        return f"< {_SHORTEST} s"
     if abs(seconds) < _TEN:
         return f"{seconds:.1f} s"
     rest, parts = round(abs(seconds)), []

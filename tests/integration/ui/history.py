@@ -126,12 +126,12 @@ def _add_set(connection: Connection, number: int, moment: datetime, generator: r
     run_key = f"backup_{kind}/scheduled__{moment.isoformat()}"
     started = moment
     sizes = {
-        "models": 2_900 * _MIB + number * 3 * _MIB,
-        "configuration": 900_000 + number * 700,
-        "application_data": 380 * _MIB + number * _MIB,
-        "uploads": 1_100 * _MIB + number * 2 * _MIB + int(60 * _MIB * math.sin(number / 9)),
+        "models": 2_900_000 + number * 1_700,
+        "configuration": 900 + number,
+        "application_data": 380_000 + number * 2_000,
+        "uploads": 8_000 + number * 60 + int(2_000 * math.sin(number / 9)),
     }
-    shares = {"models": 0.02 if number % 9 else 0.3, "configuration": 0.1, "application_data": 0.05}
+    shares = {"models": 0.02 if number % 9 else 0.6, "configuration": 0.1, "application_data": 0.3}
     connection.execute(
         insert(tables.sets).values(
             set_id=set_id,
@@ -144,7 +144,7 @@ def _add_set(connection: Connection, number: int, moment: datetime, generator: r
     )
     for position, (component, size) in enumerate(sizes.items()):
         new = int(size * shares.get(component, 0.012) * generator.uniform(0.4, 1.3))
-        took = timedelta(seconds=3 + new / _MIB / 2 + (90 if kind == "full" else 0) * generator.random())
+        took = timedelta(seconds=0.1 + new / _MIB / 20 + (0.1 if kind == "full" else 0) * generator.random())
         _add_member(
             connection, set_id, kind, run_key, number * 10 + position, component, started, took, size, new
         )

@@ -81,11 +81,12 @@ class Rig:
 
     def client(self, user: str | None = None) -> httpx.Client:
         """A client of the api-server, signed in by the cookie that a browser would have."""
-        client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        cookies = {}
         if user is not None:
-            answer = client.post("/auth/token", json={"username": user, "password": PASSWORDS[user]})
-            client.cookies.set("_token", answer.raise_for_status().json()["access_token"])
-        return client
+            body = {"username": user, "password": PASSWORDS[user]}
+            answer = httpx.post(f"{self.url}/auth/token", json=body, timeout=60, trust_env=False)
+            cookies["_token"] = answer.raise_for_status().json()["access_token"]
+        return httpx.Client(base_url=self.url, cookies=cookies, timeout=60, trust_env=False)
 
     def _start(self, name: str, arguments: list[str]) -> Process:
         variables = {

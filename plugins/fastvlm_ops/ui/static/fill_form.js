@@ -4,8 +4,8 @@
 (() => {
   const script = document.currentScript;
   const values = JSON.parse(script.dataset.values);
+  const patienceMs = Number(script.dataset.patience ?? 20000);
   script.remove();
-  const PATIENCE_MS = 20000;
 
   const until = (find) =>
     new Promise((resolve, reject) => {
@@ -13,7 +13,7 @@
       const look = () => {
         const found = find();
         if (found) resolve(found);
-        else if (Date.now() - started > PATIENCE_MS) reject(new Error("not found"));
+        else if (Date.now() - started > patienceMs) reject(new Error("not found"));
         else setTimeout(look, 60);
       };
       look();
@@ -30,10 +30,14 @@
   };
   const field = (name) => document.querySelector(`[role=dialog] [name="element_${name}"]`);
 
-  // The form's sections are closed at first: open the one that was filled in.
-  const show = (found) => {
+  const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+  // The form's sections are closed at first: open the one that was filled in. It takes clicks while in focus.
+  const show = async (found) => {
     const section = found.closest("[data-part=item]")?.querySelector("[data-part=item-trigger]");
-    if (section?.getAttribute("aria-expanded") === "false") section.click();
+    if (section?.getAttribute("aria-expanded") !== "false") return;
+    section.focus();
+    await pause(50);
+    section.click();
   };
 
   const tell = () => {
@@ -56,12 +60,12 @@
       if (found.value !== written(value)) enter(found, written(value));
     }
     // React may draw the form again with its defaults: only a value that stays has been taken.
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    await pause(400);
     for (const [name, value] of Object.entries(values)) {
       if (field(name)?.value !== written(value)) enter(await until(() => field(name)), written(value));
     }
     await until(() => Object.entries(values).every(([name, value]) => field(name)?.value === written(value)));
-    show(field(Object.keys(values)[0]));
+    await show(field(Object.keys(values)[0]));
   };
   window.addEventListener("popstate", () => fill().catch(tell), { once: true });
 })();
