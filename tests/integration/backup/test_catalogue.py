@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ from fastvlm_ops.core.backup.verify import verify_repository
 from fastvlm_ops.core.backup.verify_result import HitSnapshot, VerifyResult
 from fastvlm_ops.core.store import Store, open_store
 from fastvlm_ops.core.store.tables import backup as tables
+from fastvlm_ops.local.postgres import PostgreSQL
 from tests.integration.backup.conftest import PASSPHRASE
 
 NAMES = ["models", "configuration"]
@@ -41,11 +43,20 @@ TABLES = (tables.sets, tables.snapshots, tables.members, tables.checks)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty operations database, on either server."""
-    url = f"sqlite:///{tmp_path / 'operations.db'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres_database")
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Address of an empty operations database, in either server."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'operations.db'}"
+        return
+    server: PostgreSQL = request.getfixturevalue("postgres")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield server.make_database(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """The operations database."""
     with open_store(url, migrate_first=True) as opened:
         yield opened
 
@@ -122,10 +133,12 @@ def test_a_backup_and_what_was_done_with_it(
         assert before < member.started_at <= member.finished_at < datetime.now(UTC)
         assert member.duration_seconds == (member.finished_at - member.started_at).total_seconds()
         assert (member.size_bytes, member.warnings) == (50_000, 0)
-        assert 0 < member.new_bytes < 50_000
+        assert 0 <= member.new_bytes < 50_000
         assert member.shared_bytes == 50_000 - member.new_bytes
         assert (member.last_verified, member.last_restored) == (None, None)
     assert newest.last_verified is None
+    assert oldest.new_bytes >= 100_000, "random bytes, of which nothing was stored"
+    assert newest.new_bytes < oldest.new_bytes
 
     covered = list(repository.refresh().snapshots)
     result = verify_repository(repository, level="head")

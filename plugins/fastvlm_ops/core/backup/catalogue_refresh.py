@@ -130,7 +130,8 @@ def _read_new(repository: Repository, state: LogState, base: _Known, read: _Read
 
     def started(record: dict[str, Any]) -> datetime | str:
         try:
-            return _utc(read_manifest(repository, record)["started"])
+            about = record if "started" in record else read_manifest(repository, record)
+            return _utc(about["started"])
         except (CorruptionError, ValueError, KeyError, TypeError) as error:
             return f"duration of {record['snapshot_id']} is unknown: {error}"
 
