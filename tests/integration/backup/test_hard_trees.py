@@ -278,9 +278,10 @@ def test_odd_tree_comes_back(repository: Repository, folder: Path) -> None:
 def test_owners_that_have_no_name_come_back(repository: Repository, folder: Path) -> None:
     make_odd_tree(folder / "source")
     for number, path in enumerate(sorted((folder / "source").rglob("*"))):
-        mode = path.stat().st_mode
-        os.chown(path, 3_000_000_000 + number, 54_321 + number)
-        path.chmod(stat.S_IMODE(mode))  # changing the owner may take the set-id bits
+        mode = path.lstat().st_mode
+        os.chown(path, 3_000_000_000 + number, 54_321 + number, follow_symlinks=False)
+        if not stat.S_ISLNK(mode):
+            path.chmod(stat.S_IMODE(mode))  # changing the owner may take the set-id bits
     (folder / "source" / "dangling").symlink_to("nowhere")
     os.chown(folder / "source" / "dangling", 4_000_000_000, 1, follow_symlinks=False)
     snapshot, restored = round_trip(repository, folder)

@@ -385,7 +385,7 @@ def test_no_room_for_the_list_of_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (small_disk / "filler").write_bytes(bytes(3 << 20))
-    monkeypatch.setattr("fastvlm_ops.core.backup.create._TREE_SPOOL_BYTES", 1000)
+    monkeypatch.setattr("fastvlm_ops.core.backup.storing._TREE_SPOOL_BYTES", 1000)
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "tempdir", os.fspath(small_disk))
         with pytest.raises(SourceError, match=r"the disk of .*/disk is full, where the list of files"):
