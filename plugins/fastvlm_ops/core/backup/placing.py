@@ -13,13 +13,12 @@ import resource
 import stat
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, RLock
-from typing import NamedTuple
+from threading import RLock
 
 from fastvlm_ops.core.backup.errors import RestoreTargetError
 from fastvlm_ops.core.backup.sources import show
+from fastvlm_ops.core.backup.target_files import Directory, File, PostponedLink
 from fastvlm_ops.core.backup.tree import Entry, split_path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -29,76 +28,6 @@ _FLUSHERS = 8
 _FLUSH_FILES = 256
 _FLUSH_BYTES = 64 << 20
 _HELD_FILES = 16 << 10
-
-
-@dataclass
-class _Directory:
-    """An open directory of the target. Finished, and closed, when nothing is under way in it any more."""
-
-    entry: Entry | None
-    descriptor: int
-    above: _Directory | None
-    users: int = 1
-
-
-class File:
-    """A file under a temporary name, to which its chunks come in any order and from several threads."""
-
-    def __init__(self, writer: TreeWriter, entry: Entry, parent: _Directory, pieces: int) -> None:
-        self.entry = entry
-        self.parent = parent
-        self.temporary = writer.temporary()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        self.descriptor = os.open(self.temporary, flags, 0o600, dir_fd=parent.descriptor)
-        self._writer = writer
-        self._missing = pieces
-        self._lock = Lock()
-
-    def put(self, offset: int, data: bytes) -> None:
-        """Write a verified chunk.
-
-        :param offset: in the stored bytes, which are the extents of a sparse file, joined
-        :raises RestoreTargetError: it cannot be written
-        """
-        try:
-            for start, piece in self._places(offset, data):
-                while len(piece):
-                    count = os.pwrite(self.descriptor, piece, start)
-                    piece, start = piece[count:], start + count
-        except OSError as error:
-            raise self._writer.failed(self.entry, error) from error
-        with self._lock:
-            self._missing -= 1
-            complete = self._missing == 0
-        if complete:
-            self._writer.complete(self)
-
-    def _places(self, offset: int, data: bytes) -> Iterator[tuple[int, memoryview]]:
-        view = memoryview(data)
-        if self.entry.extents is None:
-            yield offset, view
-            return
-        before = 0  # stored bytes of the extents passed
-        for start, length in self.entry.extents:
-            inside = offset - before
-            if 0 <= inside < length and len(view):
-                yield start + inside, view[: length - inside]
-                offset, view = offset + len(view[: length - inside]), view[length - inside :]
-            before += length
-
-
-class PostponedLink(NamedTuple):
-    """A hard link to be made, and its directory, held open."""
-
-    entry: Entry
-    parent: _Directory
-
-
-class Piece(NamedTuple):
-    """Where a chunk belongs: the file, and the offset in its stored bytes."""
-
-    file: File
-    offset: int
 
 
 class TreeWriter:
@@ -117,7 +46,7 @@ class TreeWriter:
         self._keep_replaced = keep_replaced
         self._prefix = f".fastvlm-restore-{snapshot_id}".encode()
         self._numbers = itertools.count()
-        self._root = _Directory(None, os.open(target, os.O_RDONLY | os.O_DIRECTORY), None)
+        self._root = Directory(None, os.open(target, os.O_RDONLY | os.O_DIRECTORY), None)
         self._directory = self._root
         self._open: set[File] = set()
         self._complete: list[File] = []
@@ -159,7 +88,7 @@ class TreeWriter:
 
     # -- directories -------------------------------------------------------------------------------
 
-    def _parent(self, entry: Entry) -> _Directory:
+    def _parent(self, entry: Entry) -> Directory:
         """The open directory an entry belongs to; those behind us are let go."""
         above = entry.parts[:-1]
         while self._directory.entry is not None and self._directory.entry.parts != above:
@@ -167,9 +96,9 @@ class TreeWriter:
             self._release(directory)
         return self._directory
 
-    def _release(self, directory: _Directory, *, complete: bool = True) -> None:
+    def _release(self, directory: Directory, *, complete: bool = True) -> None:
         """One user less; the last one gives the directory its metadata, if all in it is ``complete``."""
-        above: _Directory | None = directory
+        above: Directory | None = directory
         while above is not None:
             with self._lock:
                 above.users -= 1
@@ -178,7 +107,7 @@ class TreeWriter:
             self._finish(above, complete=complete)
             above = above.above
 
-    def _finish(self, directory: _Directory, *, complete: bool) -> None:
+    def _finish(self, directory: Directory, *, complete: bool) -> None:
         try:
             if complete and directory.entry is not None:
                 self._set_metadata(directory.entry, directory.descriptor)
@@ -188,7 +117,7 @@ class TreeWriter:
         finally:
             os.close(directory.descriptor)
 
-    def _hold(self, directory: _Directory) -> _Directory:
+    def _hold(self, directory: Directory) -> Directory:
         with self._lock:
             directory.users += 1
         return directory
@@ -196,7 +125,7 @@ class TreeWriter:
     def _enter(self, entry: Entry) -> None:
         if not entry.parts:
             descriptor = os.open(".", _DIRECTORY, dir_fd=self._root.descriptor)
-            self._directory = _Directory(entry, descriptor, self._hold(self._root))
+            self._directory = Directory(entry, descriptor, self._hold(self._root))
             return
         parent, name = self._parent(entry), entry.parts[-1]
         try:
@@ -209,7 +138,7 @@ class TreeWriter:
             self._remove_leftovers(descriptor)
             if self._keep_replaced is None:  # ours, from the attempt that is being continued
                 os.fchmod(descriptor, 0o700)
-        self._directory = _Directory(entry, descriptor, self._hold(parent))
+        self._directory = Directory(entry, descriptor, self._hold(parent))
 
     def _remove_leftovers(self, directory: int) -> None:
         """Temporary files of an attempt that was killed."""

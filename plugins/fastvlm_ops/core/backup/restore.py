@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
-from fastvlm_ops.core.backup.placing import Piece, PostponedLink, TreeWriter
+from fastvlm_ops.core.backup.placing import TreeWriter
 from fastvlm_ops.core.backup.present import PresentTree
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
 from fastvlm_ops.core.backup.reading import BARRIER, ChunkReader, Wanted, read_manifest, read_tree
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.selection import Selection
 from fastvlm_ops.core.backup.sources import show
+from fastvlm_ops.core.backup.target_files import Piece, PostponedLink
 from fastvlm_ops.core.backup.tree import Entry, TreeValidator
 
 _CONFLICTS_SHOWN = 5
