@@ -19,14 +19,12 @@ from fastvlm_ops.operators.backup.maintenance import (
     PlanRetentionOperator,
     VerifyRepositoryOperator,
 )
+from fastvlm_ops.operators.backup.plan_restore import REQUEST_KEY, PlanRestoreOperator, restore_target
 from fastvlm_ops.operators.backup.restore import (
-    REQUEST_KEY,
     ApproveRestoreOperator,
     ConfirmRestoreOperator,
-    PlanRestoreOperator,
     RestoreBackupOperator,
     RestoreIncompleteError,
-    restore_target,
 )
 from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
 
