@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-ui demo down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-ui bench-report demo down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ bench-backup: setup ## benchmark backup and restore against restic, rclone sync 
 
 bench-backup-growth: setup ## benchmark backup and restore from 1 to 10 GiB, and up to 200,000 files
 	$(python) -m benchmarks.backup_growth $(ARGS)
+
+bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
+	$(python) -m benchmarks.report
 
 bench-ui: setup ## time the Operations pages with 400 backups
 	$(python) -m benchmarks.operations_pages $(ARGS)

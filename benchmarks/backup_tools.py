@@ -82,7 +82,9 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """Credentials, and a home in which nobody keeps settings."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_"))}
+        # Python keeps compiled modules, as any installed package has them.
+        unwanted = ("AWS_", "RCLONE_", "PYTHONDONTWRITEBYTECODE")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         return {
             **kept,
             "HOME": str(self.work),

@@ -27,8 +27,8 @@ class Cost:
     """What one run of a command took.
 
     :param wall_seconds: from its start to its end
-    :param cpu_seconds: user and system time of all its threads
-    :param memory_bytes: its largest resident set
+    :param cpu_seconds: user and system time of all its threads and processes
+    :param memory_bytes: largest resident set of any of its processes
     :param sent_bytes: size of the objects that were stored, new ones and those that replace others
     """
 

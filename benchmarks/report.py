@@ -1,0 +1,132 @@
+"""Writes the results of the benchmarks into README.md and docs/benchmarks.md, between markers.
+
+    .venv/bin/python -m benchmarks.report
+
+A marker is a comment, as in ``<!-- benchmark -->`` and ``<!-- /benchmark -->``; all between is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.backup_growth import growth_rows
+from benchmarks.backup_results import Samples, beside_rows, costs_rows
+from benchmarks.figures import RESULTS, Figure, markdown_table
+from benchmarks.running import ROOT
+from fastvlm_ops.core.backup import format_bytes
+
+README = Path("README.md")
+DOCUMENT = Path("docs/benchmarks.md")
+
+_QUIET_LOAD = 1.0
+
+
+class MarkerError(Exception):
+    """A document lacks a marker."""
+
+
+def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
+    """What stands between the markers: document → marker → text.
+
+    :param results: folder of the results' files
+    """
+    backup = _details(results, "backup")
+    samples = Samples.from_details(backup)
+    beside = markdown_table(beside_rows(samples, backup["peers"], backup["versions"]))
+    rounds = max(len(costs) for tools in samples.costs.values() for costs in tools.values())
+    absent = [
+        f"Not run: {text}." for name, text in backup["peers"].items() if name not in samples.costs["full"]
+    ]
+    medians = [f"Medians of {rounds} round(s).", *absent, _run_in_words(backup)]
+    growth = _details(results, "backup_growth")
+    figures = [_figure(item) for item in json.loads((results / "backup_growth.json").read_text())]
+    return {
+        README: {"benchmark": f"{beside}\n\n{_one_sentence(backup)} {medians[0]}"},
+        DOCUMENT: {
+            "backup": "\n\n".join([beside, " ".join(medians)]),
+            "backup costs": "\n\n".join([markdown_table(costs_rows(samples)), backup["note"]]),
+            "backup growth": "\n\n".join(
+                [
+                    markdown_table(_figure_rows(figures)),
+                    markdown_table(growth_rows(growth["runs"])),
+                    _run_in_words(growth),
+                ]
+            ),
+        },
+    }
+
+
+def with_sections(text: str, found: dict[str, str]) -> str:
+    """A document with what stands between its markers replaced.
+
+    :raises MarkerError: a marker is not there
+    """
+    for marker, section in found.items():
+        start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+        pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+        new = f"{start}{section}\n{end}".replace("\\", r"\\")
+        text, count = pattern.subn(new, text)
+        if count != 1:
+            raise MarkerError(f"{start.strip()} … {end} is there {count} times, expected once")
+    return text
+
+
+def _details(results: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((results / "details" / f"{name}.json").read_text())
+    return found
+
+
+def _figure(item: dict[str, Any]) -> Figure:
+    names = ("name", "value", "unit", "target", "peer", "peer_value", "better")
+    return Figure(**{name: item[name] for name in names})
+
+
+def _figure_rows(figures: list[Figure]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("", "measured", "target", "")]
+    for figure in figures:
+        measured = f"{figure.value:,.1f} {figure.unit}"
+        rows.append((figure.name, measured, figure.target_in_words, "met" if figure.met else "missed"))
+    return rows
+
+
+def _one_sentence(backup: dict[str, Any]) -> str:
+    first, second = (format_bytes(backup["workload_bytes"][day]) for day in ("day_1", "day_2"))
+    return (
+        f"{first} on the first day, {second} on the second, to the same S3 server in the same run; "
+        "every restore compared."
+    )
+
+
+def _run_in_words(details: dict[str, Any]) -> str:
+    machine, versions, load = details["machine"], details["versions"], details["load_average"]["before"][0]
+    memory = format_bytes(machine["memory_bytes"])
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    noise = "" if load < _QUIET_LOAD else ": other programs were at work, so wall times are too high"
+    return (
+        f"Run on {machine['cores']} cores ({machine['processor']}), {memory} memory, "
+        f"{machine['system']}, with {libraries}. Load average before the run: {load}{noise}."
+    )
+
+
+def main() -> int:
+    """Rewrite the documents."""
+    for document, found in sections().items():
+        file = ROOT / document
+        text = file.read_text()
+        try:
+            new = with_sections(text, found)
+        except MarkerError as error:
+            print(f"{document}: {error}", file=sys.stderr)
+            return 1
+        if new != text:
+            file.write_text(new)
+            print(f"{document}: results written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
