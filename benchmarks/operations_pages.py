@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _measure(client: httpx.Client) -> dict[str, list[float]]:
-    """Milliseconds of each request, by page; the pages take turns. The first round, which loads, is not one."""
+    """Milliseconds of each request, by page, in turns; the first round only warms up."""
     taken: dict[str, list[float]] = {name: [] for name in PAGES}
     for number in range(ROUNDS + 1):
         for name, address in PAGES.items():

@@ -1,6 +1,7 @@
 """Pictures of the running demo's UI, for the README. For developers: needs the dev group and a Chromium.
 
-make demo && .venv/bin/python scripts/screenshots.py
+make demo && .venv/bin/python -m scripts.screenshots
+.venv/bin/python -m scripts.screenshots --operations   # starts what it needs itself
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from fastvlm_ops.local.airflow_api import AirflowClient
 from fastvlm_ops.local.state import DEFAULT, DemoState
@@ -36,9 +37,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--state-dir", type=Path, default=ROOT / DEFAULT)
     parser.add_argument("--output", type=Path, default=ROOT / "docs/images")
+    parser.add_argument("--operations", action="store_true", help="of the Operations pages instead")
     arguments = parser.parse_args()
-    facts = DemoState(arguments.state_dir).running()
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if arguments.operations and browser:
+        return _operations(browser, arguments.output)
+    facts = DemoState(arguments.state_dir).running()
     if facts is None or browser is None:
         print("no demo is up: make demo" if facts is None else "no Chromium is installed", file=sys.stderr)
         return 1
@@ -55,6 +59,47 @@ def main() -> int:
         _picture(context.pages[0], f"{facts['url']}{run}", arguments.output / "demo-backup-run.png")
         context.close()
     return 0
+
+
+def _operations(program: str, output: Path) -> int:
+    """Start Airflow with two months of backups, and save pictures of the Operations pages."""
+    from tests.integration.ui import history
+    from tests.integration.ui.rig import PASSWORDS, Rig
+
+    with tempfile.TemporaryDirectory(dir=ROOT / ".pytest_cache") as folder, sync_playwright() as playwright:
+        rig = Rig(Path(folder))
+        browser = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
+        facts = {"url": rig.url, "user": "admin", "password": PASSWORDS["admin"]}
+        try:
+            rig.start()
+            history.back_up(rig)
+            history.add_rows(rig, 60)
+            inside, pages = f"{rig.url}/plugin/operations/fastvlm-ops", f"{rig.url}/fastvlm-ops"
+            _operations_picture(browser, facts, f"{inside}/backups", output / "operations-backups.png")
+            detail = f"/backups/{history.REAL_SET}"
+            _operations_picture(browser, facts, f"{inside}{detail}", output / "operations-detail.png")
+            phone = {
+                "viewport": {"width": 390, "height": 844},
+                "device_scale_factor": 2,
+                "color_scheme": "dark",
+            }
+            _operations_picture(
+                browser, facts, f"{pages}/backups", output / "operations-dark-phone.png", **phone
+            )
+        finally:
+            browser.close()
+            rig.stop()
+    return 0
+
+
+def _operations_picture(
+    browser: Browser, facts: dict[str, str], url: str, file: Path, **options: object
+) -> None:
+    context = browser.new_context(**({"viewport": {"width": 1400, "height": 940}} | options))  # type: ignore[arg-type]
+    context.new_page()
+    _log_in(context, facts)
+    _picture(context.pages[0], url, file)
+    context.close()
 
 
 def _log_in(context: BrowserContext, facts: dict[str, str]) -> None:
