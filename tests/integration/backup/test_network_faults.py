@@ -49,7 +49,7 @@ PLACES = (
     "PutObject index/",
     "PutObject snapshots/",
     "PutObject log/",
-    "PutObject probe/",
+    "PutObject config.json",
 )
 LONGEST_SECONDS = 60
 
