@@ -59,11 +59,21 @@ class Traffic:
 
     def __init__(self, client: S3Client) -> None:
         self._lock = threading.Lock()
+        self.begin()
+        client.meta.events.register("before-send.s3", self._before_send)
+        client.meta.events.register("response-received.s3", self._response_received)
+
+    def begin(self) -> None:
+        """Count from zero."""
         self._requests: Counter[str] = Counter()
         self._sent_bytes = 0
         self._received_bytes = 0
-        client.meta.events.register("before-send.s3", self._before_send)
-        client.meta.events.register("response-received.s3", self._response_received)
+
+    def add(self, counted: dict[str, Any]) -> None:
+        """Add what another process counted."""
+        self._requests.update(counted["requests"])
+        self._sent_bytes += counted["sent_bytes"]
+        self._received_bytes += counted["received_bytes"]
 
     def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
         with self._lock:
@@ -89,24 +99,40 @@ def _show(progress: Progress) -> None:
     print(progress.line(), file=sys.stderr, flush=True)
 
 
-def _side_by_side(repository: Repository, work: Callable[[Repository, str], None], names: list[str]) -> None:
+def _side_by_side(
+    repository: Repository,
+    work: Callable[[Repository, str], None],
+    names: list[str],
+    traffic: Traffic | None,
+) -> None:
     """The components beside each other, in a process each, as Airflow runs the mapped tasks.
 
     :raises SystemExit: one of them failed
     """
     processes = multiprocessing.get_context("fork")
+    counted = processes.SimpleQueue()
+
+    def run(clone: Repository, name: str) -> None:
+        if traffic:
+            traffic.begin()
+        work(clone, name)
+        if traffic:
+            counted.put(traffic.as_dict())
+
     clones = [repository.beside() for _ in names]
     repository.storage.client.close()  # each process has connections of its own
-    started = [processes.Process(target=work, args=task) for task in zip(clones, names, strict=True)]
+    started = [processes.Process(target=run, args=task) for task in zip(clones, names, strict=True)]
     for process in started:
         process.start()
     for process in started:
         process.join()
     if failed := [name for name, process in zip(names, started, strict=True) if process.exitcode]:
         sys.exit(f"failed: {', '.join(failed)}")
+    while traffic and not counted.empty():
+        traffic.add(counted.get())
 
 
-def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
+def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Traffic | None) -> None:
     sources = _sources(arguments.tree, arguments.scratch)
 
     def back_up(repository: Repository, component: str) -> None:
@@ -121,7 +147,7 @@ def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
         print(result.as_dict())
 
     repository.require_conditional_writes()
-    _side_by_side(repository, back_up, list(sources))
+    _side_by_side(repository, back_up, list(sources), traffic)
     publish_set(
         repository,
         set_id=arguments.run_key,
@@ -132,7 +158,7 @@ def _back_up(repository: Repository, arguments: argparse.Namespace) -> None:
     )
 
 
-def _restore(repository: Repository, arguments: argparse.Namespace) -> None:
+def _restore(repository: Repository, arguments: argparse.Namespace, traffic: Traffic | None) -> None:
     snapshots = {
         member.component: member.snapshot_id for member in select_set(repository, "latest").snapshots
     }
@@ -141,7 +167,7 @@ def _restore(repository: Repository, arguments: argparse.Namespace) -> None:
         target = arguments.target / component
         print(restore_snapshot(repository, snapshots[component], target, progress=_show).as_dict())
 
-    _side_by_side(repository, restore, list(snapshots))
+    _side_by_side(repository, restore, list(snapshots), traffic)
 
 
 def _arguments() -> argparse.Namespace:
@@ -171,9 +197,9 @@ def main() -> None:
     if arguments.action == "initialise":
         initialise_repository(storage, passphrase)
     elif arguments.action == "create":
-        _back_up(open_repository(storage, passphrase), arguments)
+        _back_up(open_repository(storage, passphrase), arguments, traffic)
     else:
-        _restore(open_repository(storage, passphrase), arguments)
+        _restore(open_repository(storage, passphrase), arguments, traffic)
     if traffic:
         arguments.traffic.write_text(json.dumps(traffic.as_dict()))
 
