@@ -1,4 +1,4 @@
-"""One Airflow and one Chromium for all tests of the pages."""
+"""An Airflow and a Chromium for the tests of the pages, anew for each file of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.integration.ui.rig import Rig
 Visit = Callable[..., BrowserContext]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one of them stops its S3 server
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Airflow with one real backup, and sixty older ones in the catalogue."""
     rig = Rig(tmp_path_factory.mktemp("ui"))
