@@ -119,7 +119,7 @@ def _side_by_side(
         if traffic:
             counted.put(traffic.as_dict())
 
-    clones = [repository.beside() for _ in names]
+    clones = repository.beside(len(names))
     repository.storage.client.close()  # each process has connections of its own
     started = [processes.Process(target=run, args=task) for task in zip(clones, names, strict=True)]
     for process in started:

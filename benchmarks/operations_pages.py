@@ -54,7 +54,7 @@ def main() -> int:
     figures.append(
         Figure(f"list of backups, {BACKUPS} backups, slowest of {ROUNDS}", slowest, "ms", TARGET_MS)
     )
-    write_figures(RESULTS / "ui.json", figures)
+    write_figures(figures, RESULTS / "ui.json")
     print(figures_table(figures))
     return 0
 

@@ -43,7 +43,6 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
     ]
     medians = [f"Medians of {rounds} round(s).", *absent, _run_in_words(backup)]
     growth = _details(results, "backup_growth")
-    figures = [_figure(item) for item in json.loads((results / "backup_growth.json").read_text())]
     return {
         README: {"benchmark": f"{beside}\n\n{_one_sentence(backup)} {medians[0]}"},
         DOCUMENT: {
@@ -51,11 +50,12 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
             "backup costs": "\n\n".join([markdown_table(costs_rows(samples)), backup["note"]]),
             "backup growth": "\n\n".join(
                 [
-                    markdown_table(_figure_rows(figures)),
+                    markdown_table(_figure_rows(results / "backup_growth.json")),
                     markdown_table(growth_rows(growth["runs"])),
                     _run_in_words(growth),
                 ]
             ),
+            "operations pages": markdown_table(_figure_rows(results / "ui.json")),
         },
     }
 
@@ -85,7 +85,8 @@ def _figure(item: dict[str, Any]) -> Figure:
     return Figure(**{name: item[name] for name in names})
 
 
-def _figure_rows(figures: list[Figure]) -> list[tuple[str, ...]]:
+def _figure_rows(file: Path) -> list[tuple[str, ...]]:
+    figures = [_figure(item) for item in json.loads(file.read_text())]
     rows: list[tuple[str, ...]] = [("", "measured", "target", "")]
     for figure in figures:
         measured = f"{figure.value:,.1f} {figure.unit}"
