@@ -33,7 +33,15 @@ def migrate(url: str | URL) -> None:
     :raises StoreUnavailableError: the database does not answer
     :raises SchemaVersionError: the tables are newer than this code
     """
-    with Store(create_store_engine(url, create=True)) as store, store.write() as connection:
+    with Store(create_store_engine(url, create=True)) as store:
+        with store.read() as connection:
+            if current_version(connection) == head_version():
+                return  # without the lock: each page and each task that opens the database comes here
+        _upgrade(store)
+
+
+def _upgrade(store: Store) -> None:
+    with store.write() as connection:
         if store.dialect == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         if _is_newer(connection):
