@@ -156,7 +156,7 @@ class ChunkIndex:
             position += 1
 
     def find_all(self, chunk_ids: list[bytes]) -> list[Location | None]:
-        """As :meth:`find`, for many at once: a look-up in NumPy costs as much as a thousand in a row."""
+        """As :meth:`find`, for many at once: a call of NumPy for each would cost most of the time."""
         if len(chunk_ids) < _WORTH_A_BATCH or not len(self):
             return [self.find(chunk_id) for chunk_id in chunk_ids]
         prefixes = np.frombuffer(b"".join(chunk_ids), np.uint64)[:: len(chunk_ids[0]) // 8]

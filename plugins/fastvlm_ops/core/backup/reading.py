@@ -24,7 +24,7 @@ _CACHE_BYTES = 8 << 20
 _WINDOW_BYTES = 2 << 30  # versions of a model share frames that are a whole model apart
 _WINDOW_CHUNKS = 32 << 10
 _RANGE_BYTES = 12 << 20  # a pack in one request: many a server reads all of it for any part
-_GAP_BYTES = 1 << 20  # reading this much takes as long as another request
+_GAP_BYTES = 1 << 20  # rather read past this much than ask again
 _READERS = 4
 
 

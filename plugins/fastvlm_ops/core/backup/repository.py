@@ -41,22 +41,20 @@ class Repository:
         self.repository_id: str = self.config["repository_id"]
         self.log = CommitLog(storage, ring)
         self._is_probed = False
-        self._shared_index: ChunkIndex | None = None
+        self._first_index: ChunkIndex | None = None
 
-    def beside(self) -> Repository:
-        """The same repository for work in another thread: with a log of its own, up to where this one is.
+    def beside(self, count: int) -> list[Repository]:
+        """The same repository ``count`` times, for work side by side: each has a log of its own.
 
-        The index is read once for all of them, the first time that this is called.
+        The log and the index are read once for all of them.
         """
-        if self._shared_index is None:
-            self.refresh()
-            self._shared_index = load_index(
-                self.storage, self.ring, self.repository_id, self.log.state, warn=lambda _: None
-            )
-        other = Repository(self.storage, self.ring, self.config_line)
-        other.log.state = copy.deepcopy(self.log.state)
-        other._is_probed, other._shared_index = self._is_probed, self._shared_index
-        return other
+        state = self.refresh()
+        index = load_index(self.storage, self.ring, self.repository_id, state, warn=lambda _: None)
+        others = [Repository(self.storage, self.ring, self.config_line) for _ in range(count)]
+        for other in others:
+            other.log.state = copy.deepcopy(state)
+            other._is_probed, other._first_index = self._is_probed, index
+        return others
 
     def __repr__(self) -> str:
         return f"Repository({self.storage}, id={self.repository_id})"
@@ -79,11 +77,11 @@ class Repository:
 
     def load_index(self, warn: Callable[[str], None]) -> ChunkIndex:
         """See :func:`~fastvlm_ops.core.backup.index.load_index`; the first time, what :meth:`beside` read."""
-        shared, self._shared_index = self._shared_index, None
-        if shared is not None:
-            for problem in shared.damaged.values():
+        index, self._first_index = self._first_index, None
+        if index is not None:
+            for problem in index.damaged.values():
                 warn(problem)
-            return shared
+            return index
         return load_index(self.storage, self.ring, self.repository_id, self.log.state, warn=warn)
 
     def chunker(self, name: str) -> ContentChunker:
