@@ -11,4 +11,4 @@ COPY --chown=airflow:0 pyproject.toml requirements.lock CHANGELOG.md LICENSE REA
 COPY --chown=airflow:0 plugins/fastvlm_ops /opt/fastvlm-ops/plugins/fastvlm_ops
 RUN pip install --no-cache-dir 'uv>=0.9' \
     && uv pip install --no-cache --constraint /opt/fastvlm-ops/requirements.lock \
-       '/opt/fastvlm-ops[airflow,backup,postgres]'
+       '/opt/fastvlm-ops[airflow,postgres]'

@@ -47,7 +47,7 @@ def wheel(tmp_path_factory):
 @pytest.fixture(scope="module")
 def with_airflow(wheel, tmp_path_factory):
     """Programs of an environment with Airflow, and the variables it needs."""
-    programs = install(wheel, "[airflow,backup]", tmp_path_factory.mktemp("airflow") / "venv")
+    programs = install(wheel, "[airflow]", tmp_path_factory.mktemp("airflow") / "venv")
     return programs, {"AIRFLOW_HOME": str(tmp_path_factory.mktemp("home"))}
 
 
