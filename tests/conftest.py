@@ -52,6 +52,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
         yield server
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Address of an operations database without tables: a test runs once in each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'operations.db'}"
+        return
+    server: PostgreSQL = request.getfixturevalue("postgres")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield server.make_database(name)
+    server.drop_database(name)
+
+
 @pytest.fixture(scope="session")
 def s3_client(seaweedfs: SeaweedFS) -> S3Client:
     """A boto3 client of the server, as the engine makes it."""

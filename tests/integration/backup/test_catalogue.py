@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -35,29 +34,16 @@ from fastvlm_ops.core.backup.verify import verify_repository
 from fastvlm_ops.core.backup.verify_result import HitSnapshot, VerifyResult
 from fastvlm_ops.core.store import Store, open_store
 from fastvlm_ops.core.store.tables import backup as tables
-from fastvlm_ops.local.postgres import PostgreSQL
 from tests.integration.backup.conftest import PASSPHRASE
 
 NAMES = ["models", "configuration"]
 TABLES = (tables.sets, tables.snapshots, tables.members, tables.checks)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Address of an empty operations database, in either server."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'operations.db'}"
-        return
-    server: PostgreSQL = request.getfixturevalue("postgres")
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    yield server.make_database(name)
-    server.drop_database(name)
-
-
 @pytest.fixture
-def store(url: str) -> Iterator[Store]:
+def store(database_url: str) -> Iterator[Store]:
     """The operations database."""
-    with open_store(url, migrate_first=True) as opened:
+    with open_store(database_url, migrate_first=True) as opened:
         yield opened
 
 

@@ -16,26 +16,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fastvlm_ops.core.backup import (
-    FolderSource,
     Repository,
     S3Storage,
-    create_snapshot,
     keys,
     open_repository,
     restore_snapshot,
 )
 from tests.fault_proxy import Exchange, Fault, FaultProxy, Request
+from tests.integration.backup import conftest
 from tests.integration.backup.conftest import PASSPHRASE
 from tests.trees import describe, make_plain_tree
 
 if TYPE_CHECKING:
-    from fastvlm_ops.core.backup import SnapshotResult
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
 PACK_BYTES = 256 << 10
@@ -245,14 +244,7 @@ def timed(matrix: Matrix, what: str) -> Iterator[None]:
     print(f"\n{what}: {len(matrix.points)} requests, {matrix.kills} kills, {time.monotonic() - began:.1f} s")
 
 
-def back_up(repository: Repository, folder: Path, run_key: str, kind: str = "incremental") -> SnapshotResult:
-    return create_snapshot(
-        repository,
-        FolderSource(folder),
-        component="models",
-        kind=kind,  # type: ignore[arg-type]
-        run_key=run_key,
-    )
+back_up = partial(conftest.back_up, kind="incremental")
 
 
 def objects(storage: S3Storage) -> dict[str, int]:

@@ -8,36 +8,23 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fastvlm_ops.core.backup import (
     BackupNotFoundError,
     CorruptionError,
-    FolderSource,
     Repository,
     RestoreTargetError,
     S3Storage,
-    create_snapshot,
     open_repository,
     restore_snapshot,
 )
 from fastvlm_ops.core.backup.packs import FrameGrouper, encode_pack
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
 from fastvlm_ops.core.backup.tree import Entry, IdList, encode_entry
-from tests.integration.backup.conftest import PASSPHRASE
+from tests.integration.backup.conftest import PASSPHRASE, back_up
 from tests.trees import describe, make_plain_tree
-
-
-def back_up(repository: Repository, folder: Path, run_key: str, kind: str = "full") -> Any:
-    return create_snapshot(
-        repository,
-        FolderSource(folder),
-        component="models",
-        kind=kind,  # type: ignore[arg-type]
-        run_key=run_key,
-    )
 
 
 def names(storage: S3Storage, prefix: str) -> list[str]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ import pytest
 from fastvlm_ops.core.backup import (
     BucketNotFoundError,
     CredentialsError,
-    FolderSource,
     Repository,
     RepositoryNotFoundError,
     S3Storage,
@@ -29,13 +29,13 @@ from fastvlm_ops.core.backup import (
     UnsafeEndpointError,
     WrongKeyError,
     create_client,
-    create_snapshot,
     initialise_repository,
     open_repository,
     restore_snapshot,
 )
 from fastvlm_ops.core.backup.commit_log import CommitLog
 from fastvlm_ops.local.ports import free_ports
+from tests.integration.backup import conftest
 from tests.integration.backup.conftest import PASSPHRASE
 from tests.trees import describe, make_plain_tree
 
@@ -47,14 +47,7 @@ ROOT = Path(__file__).resolve().parents[3]
 KILLS = 10
 
 
-def back_up(repository: Repository, folder: Path, run_key: str, kind: str = "incremental") -> SnapshotResult:
-    return create_snapshot(
-        repository,
-        FolderSource(folder),
-        component="models",
-        kind=kind,  # type: ignore[arg-type]
-        run_key=run_key,
-    )
+back_up = partial(conftest.back_up, kind="incremental")
 
 
 BACKUP_PROCESS = """

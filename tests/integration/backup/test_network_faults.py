@@ -68,31 +68,31 @@ def proxy(seaweedfs: SeaweedFS, storage: S3Storage) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def remote(seaweedfs: SeaweedFS, proxy: FaultProxy, repository: Repository) -> S3Storage:
+def remote(proxy: FaultProxy, seaweedfs: SeaweedFS, storage: S3Storage, repository: Repository) -> S3Storage:
     """The repository through the proxy, by a client that soon gives up."""
-    client = create_client(
-        endpoint_url=proxy.endpoint_url,
-        access_key_id=seaweedfs.access_key_id,
-        secret_access_key=seaweedfs.secret_access_key,
-        connect_timeout_seconds=2,
-        read_timeout_seconds=2,
-        attempts=2,
-    )
-    return S3Storage(client, repository.storage.bucket, repository.storage.prefix)
+    return through(proxy, seaweedfs, storage, timeout_seconds=2, attempts=2)
 
 
 @pytest.fixture
-def impatient(seaweedfs: SeaweedFS, proxy: FaultProxy, repository: Repository) -> S3Storage:
+def impatient(
+    proxy: FaultProxy, seaweedfs: SeaweedFS, storage: S3Storage, repository: Repository
+) -> S3Storage:
     """As ``remote``, for what has to fail often."""
+    return through(proxy, seaweedfs, storage, timeout_seconds=0.5, attempts=3)
+
+
+def through(
+    proxy: FaultProxy, seaweedfs: SeaweedFS, storage: S3Storage, *, timeout_seconds: float, attempts: int
+) -> S3Storage:
     client = create_client(
         endpoint_url=proxy.endpoint_url,
         access_key_id=seaweedfs.access_key_id,
         secret_access_key=seaweedfs.secret_access_key,
-        connect_timeout_seconds=0.5,
-        read_timeout_seconds=0.5,
-        attempts=3,
+        connect_timeout_seconds=timeout_seconds,
+        read_timeout_seconds=timeout_seconds,
+        attempts=attempts,
     )
-    return S3Storage(client, repository.storage.bucket, repository.storage.prefix)
+    return S3Storage(client, storage.bucket, storage.prefix)
 
 
 class Kit(NamedTuple):

@@ -32,7 +32,7 @@ from fastvlm_ops.core.backup import (
     select_set,
 )
 from fastvlm_ops.core.backup.reading import read_manifest
-from tests.integration.backup.conftest import PASSPHRASE
+from tests.integration.backup.conftest import PASSPHRASE, back_up
 from tests.trees import describe, make_hard_tree, make_plain_tree
 
 if TYPE_CHECKING:
@@ -41,16 +41,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime(2026, 1, 4, 2, tzinfo=UTC)
-
-
-def back_up(repository: Repository, folder: Path, run_key: str, kind: str = "full") -> SnapshotResult:
-    return create_snapshot(
-        repository,
-        FolderSource(folder),
-        component="models",
-        kind=kind,  # type: ignore[arg-type]
-        run_key=run_key,
-    )
 
 
 def test_hard_tree_comes_back_equal(repository: Repository, tmp_path: Path) -> None:

@@ -13,14 +13,12 @@ import pytest
 
 from fastvlm_ops.core.backup import (
     BackupNotFoundError,
-    FolderSource,
     Progress,
     Repository,
     RestoreTargetError,
     S3Storage,
     SnapshotResult,
     VerifyResult,
-    create_snapshot,
     open_repository,
     restore_snapshot,
     verify_repository,
@@ -32,16 +30,10 @@ from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tre
 from fastvlm_ops.core.backup.sealing import sign_line
 from fastvlm_ops.core.backup.storage import ObjectInfo
 from tests.frozen_storage import FrozenStorage
-from tests.integration.backup.conftest import PASSPHRASE
+from tests.integration.backup.conftest import PASSPHRASE, back_up
 from tests.trees import describe
 
 LEVELS: tuple[Any, ...] = ("log", "listing", "head", "share", "full")
-
-
-def back_up(
-    repository: Repository, folder: Path, run_key: str, kind: Any = "full", component: str = "models"
-) -> SnapshotResult:
-    return create_snapshot(repository, FolderSource(folder), component=component, kind=kind, run_key=run_key)
 
 
 def names(storage: S3Storage, prefix: str) -> list[str]:

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fastvlm_ops.core.store import Store, migrate, open_store
-from fastvlm_ops.local.postgres import PostgreSQL
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Address of a database without tables."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'operations.db'}"
-        return
-    server: PostgreSQL = request.getfixturevalue("postgres")
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    yield server.make_database(name)
-    server.drop_database(name)
 
 
 @pytest.fixture
-def store_url(empty_url: str) -> str:
+def store_url(database_url: str) -> str:
     """Address of a database with its tables."""
-    migrate(empty_url)
-    return empty_url
+    migrate(database_url)
+    return database_url
 
 
 @pytest.fixture

@@ -86,23 +86,23 @@ def test_one_outbox_loses_and_doubles_nothing(store: Store, store_url: str, tmp_
     assert any(word == "late" for word, _ in lines)  # a late acknowledgement was refused
 
 
-def test_processes_that_migrate_at_once(empty_url: str, tmp_path: Path) -> None:
-    with Crew("migrate", empty_url, tmp_path) as crew:
+def test_processes_that_migrate_at_once(database_url: str, tmp_path: Path) -> None:
+    with Crew("migrate", database_url, tmp_path) as crew:
         crew.start(4)
         crew.wait_until_at_work()
         (tmp_path / "start").touch()
         crew.finish()
-    with open_store(empty_url) as store, store.read() as connection:
+    with open_store(database_url) as store, store.read() as connection:
         assert current_version(connection) == head_version()
         # The row that a migration makes is there once.
         assert connection.execute(text("SELECT count(*) FROM shared_event_permit")).scalar_one() == 1
 
 
-def test_a_migration_that_is_killed_changes_nothing(empty_url: str, tmp_path: Path) -> None:
-    with Crew("migrate", empty_url, tmp_path) as crew:
+def test_a_migration_that_is_killed_changes_nothing(database_url: str, tmp_path: Path) -> None:
+    with Crew("migrate", database_url, tmp_path) as crew:
         crew.start(4)
         crew.wait_until_at_work()
         (tmp_path / "start").touch()
         crew.kill_some(4)
-    migrate(empty_url)
-    open_store(empty_url).close()
+    migrate(database_url)
+    open_store(database_url).close()

@@ -28,14 +28,14 @@ def test_the_migrations_make_the_tables_of_the_code(store: Store) -> None:
         assert len(all_tables().tables) >= 5
 
 
-def test_a_database_without_tables_is_refused_until_it_is_migrated(empty_url: str) -> None:
-    with Store(create_store_engine(empty_url, create=True)) as blank, blank.write() as connection:
+def test_a_database_without_tables_is_refused_until_it_is_migrated(database_url: str) -> None:
+    with Store(create_store_engine(database_url, create=True)) as blank, blank.write() as connection:
         connection.execute(text("SELECT 1"))
     with pytest.raises(
         SchemaVersionError, match=r"holds no tables yet, .* python -m fastvlm_ops\.core\.store"
     ):
-        open_store(empty_url)
-    environment = {**os.environ, "FASTVLM_OPS_DATABASE_URL": empty_url}
+        open_store(database_url)
+    environment = {**os.environ, "FASTVLM_OPS_DATABASE_URL": database_url}
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-m", "fastvlm_ops.core.store"],
@@ -46,7 +46,7 @@ def test_a_database_without_tables_is_refused_until_it_is_migrated(empty_url: st
         )
         assert done.returncode == 0, done.stderr
         assert f"is at version {head_version()}" in done.stdout
-    open_store(empty_url).close()
+    open_store(database_url).close()
 
 
 @pytest.mark.parametrize(
@@ -65,15 +65,15 @@ def test_older_and_newer_tables_are_refused(store: Store, store_url: str, versio
             migrate(store_url)
 
 
-def test_a_failure_in_a_migration_leaves_nothing(empty_url: str) -> None:
-    with Store(create_store_engine(empty_url, create=True)) as blank, blank.write() as connection:
+def test_a_failure_in_a_migration_leaves_nothing(database_url: str) -> None:
+    with Store(create_store_engine(database_url, create=True)) as blank, blank.write() as connection:
         connection.execute(text("CREATE TABLE shared_message (id INTEGER)"))  # in the way of the migration
     with pytest.raises(Exception, match="shared_message"):
-        migrate(empty_url)
-    with Store(create_store_engine(empty_url, create=True)) as store, store.write() as connection:
+        migrate(database_url)
+    with Store(create_store_engine(database_url, create=True)) as store, store.write() as connection:
         connection.execute(text("DROP TABLE shared_message"))
-    migrate(empty_url)  # would find its own tables in the way, had it left any
-    open_store(empty_url).close()
+    migrate(database_url)  # would find its own tables in the way, had it left any
+    open_store(database_url).close()
 
 
 def test_no_password_in_errors(postgres: PostgreSQL) -> None:
