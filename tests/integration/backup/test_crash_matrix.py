@@ -267,7 +267,7 @@ def test_backup_killed_at_every_request(
 ) -> None:
     tree = make_plain_tree(tmp_path / "source", files=6, large_bytes=300_000)
     repository = open_again(storage)
-    earlier = {back_up(repository, tree, "run-1", "full").snapshot_id: describe(tree)}
+    earlier = {back_up(repository, tree, "run-1", kind="full").snapshot_id: describe(tree)}
     (tree / "group-1" / "file-1.yaml").write_text("the second day\n")
     earlier[back_up(repository, tree, "run-2").snapshot_id] = describe(tree)
     (tree / "group-1" / "file-1.yaml").write_text("the third day\n")
@@ -316,7 +316,7 @@ def test_restore_killed_at_every_request(
         (tree / f"model-{number}.bin").write_bytes(os.urandom(PACK_BYTES))
     os.link(tree / "model-1.bin", tree / "group-2" / "same-as-model-1.bin")
     expected = describe(tree)
-    snapshot_id = back_up(open_again(storage), tree, "run-1", "full").snapshot_id
+    snapshot_id = back_up(open_again(storage), tree, "run-1", kind="full").snapshot_id
     fetched_bytes = restore_snapshot(open_again(storage), snapshot_id, tmp_path / "whole").fetched_bytes
     target = tmp_path / "target"
     job = {"action": "restore", "folder": os.fspath(target), "snapshot_id": snapshot_id}

@@ -99,7 +99,7 @@ def test_killed_ten_times_every_earlier_backup_restores(
     tree = make_plain_tree(tmp_path / "source", large_bytes=40 << 20)
     rng = random.Random(20261124)
     began = time.monotonic()
-    good = {back_up(repository, tree, "run-0", "full").snapshot_id: describe(tree)}
+    good = {back_up(repository, tree, "run-0", kind="full").snapshot_id: describe(tree)}
     longest_seconds = time.monotonic() - began
     killed = 0
     for number in range(1, KILLS + 1):
@@ -127,7 +127,7 @@ def test_the_run_after_a_kill_uses_what_was_sent(
     seaweedfs: SeaweedFS, storage: S3Storage, repository: Repository, tmp_path: Path
 ) -> None:
     tree = make_plain_tree(tmp_path / "source")
-    back_up(repository, tree, "run-0", "full")
+    back_up(repository, tree, "run-0", kind="full")
     size_bytes = 96 << 20
     (tree / "new.bin").write_bytes(random.Random(5).randbytes(size_bytes))
     process = start_backup(seaweedfs, storage, tree, "run-1")
@@ -147,7 +147,7 @@ def test_two_at_once_both_commit_and_restore(storage: S3Storage, tmp_path: Path)
     trees = [make_plain_tree(tmp_path / f"source-{n}", seed=n // 2, large_bytes=12 << 20) for n in range(4)]
 
     def run(number: int) -> SnapshotResult:
-        return back_up(open_repository(storage, PASSPHRASE), trees[number], f"run-{number}", "full")
+        return back_up(open_repository(storage, PASSPHRASE), trees[number], f"run-{number}", kind="full")
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(run, range(4)))
@@ -297,7 +297,7 @@ def test_a_restore_that_was_killed_is_continued(
 ) -> None:
     tree = make_plain_tree(tmp_path / "source", large_bytes=60 << 20)
     (tree / "zz.bin").write_bytes(random.Random(3).randbytes(60 << 20))
-    snapshot = back_up(repository, tree, "run-1", "full")
+    snapshot = back_up(repository, tree, "run-1", kind="full")
     process = subprocess.Popen(
         [sys.executable, "-c", RESTORE_PROCESS, snapshot.snapshot_id, tmp_path / "target"],
         stdin=subprocess.PIPE,
