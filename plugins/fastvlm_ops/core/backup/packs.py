@@ -143,16 +143,19 @@ def split_planes(raw: bytes, stride: int) -> bytes:
     return planes.tobytes() + raw[count * stride :]
 
 
-def join_planes(split: bytes, stride: int) -> bytes:
+def join_planes(split: bytes, stride: int) -> memoryview:
     """The inverse of :func:`split_planes`."""
     count = len(split) // stride
-    planes = np.frombuffer(split, np.uint8, count * stride).reshape(stride, count)
-    words = planes[stride - 1].astype(_WORDS[stride])
+    whole = count * stride
+    planes = np.frombuffer(split, np.uint8, whole).reshape(stride, count)
+    joined = np.empty(len(split), np.uint8)
+    joined[whole:] = np.frombuffer(split, np.uint8, offset=whole)
+    words = joined[:whole].view(_WORDS[stride])
+    words[:] = planes[stride - 1]
     for k in range(stride - 2, -1, -1):
         words <<= 8
         words |= planes[k]
-    joined: bytes = words.tobytes()
-    return joined + split[count * stride :]
+    return joined.data
 
 
 def choose_stride(raw: bytes) -> int:
@@ -213,7 +216,7 @@ def _encode_frame(raw: bytes, compressor: zstandard.ZstdCompressor) -> tuple[byt
     return body, ZSTD, stride
 
 
-def _decode_frame(body: bytes, raw_length: int, codec: int, stride: int, name: str) -> bytes:
+def _decode_frame(body: bytes, raw_length: int, codec: int, stride: int, name: str) -> bytes | memoryview:
     if codec == ZSTD:
         body = decompress(body, limit_bytes=raw_length, name=name)
     elif codec != STORED:
@@ -258,7 +261,9 @@ def encode_pack(ring: KeyRing, repository_id: str, frames: list[Frame]) -> Encod
     return EncodedPack(pack_object_name(digest), digest, data, listing)
 
 
-def open_frame(ring: KeyRing, header: Header, stored: bytes | memoryview, record: Record, name: str) -> bytes:
+def open_frame(
+    ring: KeyRing, header: Header, stored: bytes | memoryview, record: Record, name: str
+) -> bytes | memoryview:
     """The raw bytes of a frame.
 
     :raises CorruptionError: when it is damaged or its sizes lie.

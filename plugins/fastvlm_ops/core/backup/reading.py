@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
 from fastvlm_ops.core.backup.index import ChunkIndex, Location
@@ -18,6 +18,8 @@ from fastvlm_ops.core.backup.packs import check_chunk, open_frame
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sealing import FORMAT, HEADER_BYTES, Header
 from fastvlm_ops.core.backup.tree import Entry, IdList, decode_entries
+
+T = TypeVar("T", bytes, memoryview)
 
 _MANIFEST_LIMIT_BYTES = 64 << 20
 _CACHE_BYTES = 8 << 20
@@ -51,11 +53,32 @@ def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, A
 
 
 class Wanted(NamedTuple):
-    """A chunk somebody wants, where it lies, and a tag that says what for."""
+    """Chunks somebody wants that lie side by side in one frame, where, and a tag that says what for."""
 
     tag: Any
-    chunk_id: bytes
-    location: Location
+    places: list[Location]
+
+    @property
+    def length(self) -> int:
+        """Bytes of all of them."""
+        first, last = self.places[0].record, self.places[-1].record
+        return last.inner_offset + last.length - first.inner_offset
+
+
+def side_by_side(places: Iterable[Location]) -> Iterator[list[Location]]:
+    """Places of consecutive chunks, those together that lie in the same order in one frame."""
+    together: list[Location] = []
+    for place in places:
+        if together:
+            last = together[-1]
+            end = last.record.inner_offset + last.record.length
+            same = place.record.frame == last.record.frame and place.pack == last.pack
+            if not same or place.record.inner_offset != end:
+                yield together
+                together = []
+        together.append(place)
+    if together:
+        yield together
 
 
 BARRIER = None
@@ -127,7 +150,7 @@ class ChunkReader:
             for start in range(0, len(data), 32):
                 yield data[start : start + 32]
 
-    def _cut(self, chunk_id: bytes, location: Location, raw: bytes) -> bytes:
+    def _cut(self, chunk_id: bytes, location: Location, raw: T) -> T:
         record = location.record
         data = raw[record.inner_offset : record.inner_offset + record.length]
         check_chunk(chunk_id, data, self._key, location.pack)
@@ -141,7 +164,7 @@ class ChunkReader:
         record = location.record
         header = self._header(location.pack)
         stored = self._get_range(location.pack, record.offset, record.stored_length)
-        raw = open_frame(self._repository.ring, header, stored, record, location.pack)
+        raw = bytes(open_frame(self._repository.ring, header, stored, record, location.pack))
         self._cache[key] = raw
         self._cached_bytes += len(raw)
         while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
@@ -170,12 +193,12 @@ class ChunkReader:
     def scatter(
         self,
         wanted: Iterable[Wanted | None],
-        put: Callable[[Any, bytes], None],
+        put: Callable[[Any, bytes | memoryview], None],
         name: Callable[[Any], str] = repr,
     ) -> None:
-        """Give each wanted chunk to ``put(tag, data)``, from several threads and in any order.
+        """Give what is wanted to ``put(tag, data)``, from several threads and in any order.
 
-        Each is handed over in the thread that fetched, opened and checked it, while it is in that
+        It is handed over in the thread that fetched, opened and checked it, while it is in that
         processor's cache. Frames are read once for all that is wanted of them within a window of up to
         2 GiB or 32 Ki chunks, and neighbours in one request; memory is a few packs and what
         they unpack to.
@@ -198,36 +221,46 @@ class ChunkReader:
             delivery.result()
 
     def _deliver(
-        self, run: list[list[Wanted]], put: Callable[[Any, bytes], None], name: Callable[[Any], str]
+        self,
+        run: list[list[Wanted]],
+        put: Callable[[Any, bytes | memoryview], None],
+        name: Callable[[Any], str],
     ) -> None:
         """Frames of one pack by one request. What is damaged there is looked for elsewhere."""
-        pack = run[0][0].location.pack
-        first, last = run[0][0].location.record, run[-1][0].location.record
+        pack = run[0][0].places[0].pack
+        first, last = run[0][0].places[0].record, run[-1][0].places[0].record
         start = 0 if first.offset == HEADER_BYTES and pack not in self._headers else first.offset
         data, header = memoryview(b""), None
         with contextlib.suppress(CorruptionError, ObjectNotFoundError):
             data = memoryview(self._get_range(pack, start, last.offset + last.stored_length - start))
             header = self._header(pack) if start else self._parse_header(pack, bytes(data[:HEADER_BYTES]))
-        for places in run:
-            record = places[0].location.record
+        for wanted in run:
+            record = wanted[0].places[0].record
             stored = data[record.offset - start : record.offset - start + record.stored_length]
             raw = None
             if header is not None:
                 with contextlib.suppress(CorruptionError):
-                    raw = open_frame(self._repository.ring, header, stored, record, pack)
-            for tag, chunk_id, location in places:
-                put(tag, self._cut_or_find(tag, chunk_id, location, raw, name))
+                    raw = memoryview(open_frame(self._repository.ring, header, stored, record, pack))
+            intact: set[bytes] = set()  # versions of a file want the same chunk at several places
+            for one in wanted:
+                put(one.tag, self._cut_or_find(one, raw, intact, name))
 
     def _cut_or_find(
-        self, tag: Any, chunk_id: bytes, location: Location, raw: bytes | None, name: Callable[[Any], str]
-    ) -> bytes:
+        self, wanted: Wanted, raw: memoryview | None, intact: set[bytes], name: Callable[[Any], str]
+    ) -> bytes | memoryview:
+        """The bytes of what is wanted, cut from its frame, or chunk by chunk from wherever they are."""
+        if raw is not None:
+            with contextlib.suppress(CorruptionError):
+                for place in wanted.places:
+                    if place.record.chunk_id not in intact:
+                        self._cut(place.record.chunk_id, place, raw)
+                        intact.add(place.record.chunk_id)
+                start = wanted.places[0].record.inner_offset
+                return raw[start : start + wanted.length]
         try:
-            if raw is not None:
-                with contextlib.suppress(CorruptionError):
-                    return self._cut(chunk_id, location, raw)
-            return self.get(chunk_id)
+            return b"".join(self.get(place.record.chunk_id) for place in wanted.places)
         except CorruptionError as error:
-            raise CorruptionError(f"{name(tag)} cannot be restored: {error}") from error
+            raise CorruptionError(f"{name(wanted.tag)} cannot be restored: {error}") from error
 
 
 def _windows(
@@ -238,10 +271,10 @@ def _windows(
     size_bytes = count = 0
     for item in wanted:
         if item is not BARRIER:
-            key = _FrameKey(item.location.pack, item.location.record.frame)
+            key = _FrameKey(item.places[0].pack, item.places[0].record.frame)
             window.setdefault(key, []).append(item)
-            size_bytes += item.location.record.length
-            count += 1
+            size_bytes += item.length
+            count += len(item.places)
             if size_bytes < _WINDOW_BYTES and count < _WINDOW_CHUNKS:
                 continue
         yield window, item is BARRIER
@@ -252,22 +285,22 @@ def _windows(
 def _runs(window: dict[_FrameKey, list[Wanted]]) -> Iterator[list[list[Wanted]]]:
     """Frames that lie close together in a pack, to be fetched by one request."""
     run: list[list[Wanted]] = []
-    for places in sorted(window.values(), key=_position):
-        location = places[0].location
+    for wanted in sorted(window.values(), key=_position):
+        location = wanted[0].places[0]
         if run:
-            first, last = run[0][0].location, run[-1][0].location.record
+            first, last = run[0][0].places[0], run[-1][0].places[0].record
             gap = location.record.offset - (last.offset + last.stored_length)
             length = location.record.offset + location.record.stored_length - first.record.offset
             if first.pack != location.pack or gap > _GAP_BYTES or length > _RANGE_BYTES:
                 yield run
                 run = []
-        run.append(places)
+        run.append(wanted)
     if run:
         yield run
 
 
-def _position(places: list[Wanted]) -> tuple[str, int]:
-    return places[0].location.pack, places[0].location.record.offset
+def _position(wanted: list[Wanted]) -> tuple[str, int]:
+    return wanted[0].places[0].pack, wanted[0].places[0].record.offset
 
 
 def read_tree(reader: ChunkReader, tree: dict[str, Any]) -> Iterator[Entry]:

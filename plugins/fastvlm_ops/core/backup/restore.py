@@ -19,7 +19,14 @@ from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError,
 from fastvlm_ops.core.backup.placing import TreeWriter
 from fastvlm_ops.core.backup.present import PresentTree
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
-from fastvlm_ops.core.backup.reading import BARRIER, ChunkReader, Wanted, read_manifest, read_tree
+from fastvlm_ops.core.backup.reading import (
+    BARRIER,
+    ChunkReader,
+    Wanted,
+    read_manifest,
+    read_tree,
+    side_by_side,
+)
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.selection import Selection
 from fastvlm_ops.core.backup.sources import show
@@ -253,7 +260,7 @@ def _write_tree(
     present: PresentTree | None,
     meter: ProgressMeter,
 ) -> None:
-    def put(piece: Piece, data: bytes) -> None:
+    def put(piece: Piece, data: bytes | memoryview) -> None:
         piece.file.put(piece.offset, data)
         meter.add(read_bytes=len(data), transferred_bytes=len(data))
 
@@ -287,11 +294,11 @@ def _wanted(
             if writer.is_crowded:
                 yield BARRIER
                 writer.settle()
-            ids = list(reader.ids(entry.contents))
-            file = writer.begin(entry, len(ids))
+            pieces = list(side_by_side(reader.locate_all(list(reader.ids(entry.contents)))))
+            file = writer.begin(entry, len(pieces))
             offset = 0
-            for chunk_id, location in zip(ids, reader.locate_all(ids), strict=True):
-                yield Wanted(Piece(file, offset), chunk_id, location)
-                offset += location.record.length
+            for places in pieces:
+                yield (wanted := Wanted(Piece(file, offset), places))
+                offset += wanted.length
     yield BARRIER
     writer.link(links)

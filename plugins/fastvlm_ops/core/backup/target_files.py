@@ -45,8 +45,8 @@ class File:
         self._missing = pieces
         self._lock = Lock()
 
-    def put(self, offset: int, data: bytes) -> None:
-        """Write a verified chunk.
+    def put(self, offset: int, data: bytes | memoryview) -> None:
+        """Write verified chunks that follow each other.
 
         :param offset: in the stored bytes, which are the extents of a sparse file, joined
         :raises RestoreTargetError: it cannot be written
@@ -64,7 +64,7 @@ class File:
         if complete:
             self._writer.complete(self)
 
-    def _places(self, offset: int, data: bytes) -> Iterator[tuple[int, memoryview]]:
+    def _places(self, offset: int, data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
         view = memoryview(data)
         if self.entry.extents is None:
             yield offset, view
@@ -86,7 +86,7 @@ class PostponedLink(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Where a chunk belongs: the file, and the offset in its stored bytes."""
+    """Where chunks belong that follow each other: the file, and the offset in its stored bytes."""
 
     file: File
     offset: int
