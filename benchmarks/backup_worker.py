@@ -197,9 +197,9 @@ def main() -> None:
     if arguments.action == "initialise":
         initialise_repository(storage, passphrase)
     elif arguments.action == "create":
-        _back_up(open_repository(storage, passphrase), arguments, traffic)
+        _back_up(open_repository(storage, passphrase, chunks=True), arguments, traffic)
     else:
-        _restore(open_repository(storage, passphrase), arguments, traffic)
+        _restore(open_repository(storage, passphrase, chunks=True), arguments, traffic)
     if traffic:
         arguments.traffic.write_text(json.dumps(traffic.as_dict()))
 

@@ -180,15 +180,16 @@ class BackupRepositoryHook(BaseHook):
 
         return initialise_repository(self.get_storage(), self._passphrase())
 
-    def open_repository(self) -> Repository:
+    def open_repository(self, *, chunks: bool = False) -> Repository:
         """Open the repository.
 
+        :param chunks: whether chunks will be read or written
         :raises ConnectionSettingError: a field is missing, unknown or cannot be used
         :raises BackupError: there is none, or the bucket, the credentials or the passphrase are not right
         """
         from fastvlm_ops.core.backup.repository import open_repository
 
-        return open_repository(self.get_storage(), self._passphrase())
+        return open_repository(self.get_storage(), self._passphrase(), chunks=chunks)
 
     def test_connection(self) -> tuple[bool, str]:
         """Check what a backup needs: the bucket answers, honours conditional writes, and can be opened.

@@ -47,9 +47,9 @@ TREE_PARAMETERS = ChunkerParameters(4 << 10, 8 << 10, 64 << 10)
 
 
 class Chunker(Protocol):
-    """Yields chunks as views that are valid until the next one is asked for."""
+    """Yields the chunks of a buffer at a time, as views that are valid until the next ones are asked for."""
 
-    def cut(self, read_into: ReadInto) -> Iterator[memoryview]: ...
+    def cut(self, read_into: ReadInto) -> Iterator[list[memoryview]]: ...
 
 
 class ContentChunker:
@@ -70,7 +70,7 @@ class ContentChunker:
         # Two, so that a buffer stays as it was read until the read after the next: see ReadInto.
         self._buffers = [memoryview(bytearray(BUFFER_BYTES)) for _ in range(2)]
 
-    def cut(self, read_into: ReadInto) -> Iterator[memoryview]:
+    def cut(self, read_into: ReadInto) -> Iterator[list[memoryview]]:
         """A chunk ends where it would have ended in the whole file: a cut needs ``maximum`` bytes ahead."""
         view, other = self._buffers
         filled = 0
@@ -81,11 +81,13 @@ class ContentChunker:
                 at_end = count == 0
                 filled += count
             start = 0
+            chunks = []
             for chunk in self._fastcdc.cut_buf(view[:filled]):
                 if not at_end and filled - start < self._parameters.maximum:
                     break
-                yield view[start : start + chunk.length]
+                chunks.append(view[start : start + chunk.length])
                 start += chunk.length
+            yield chunks
             other[: filled - start] = view[start:filled]
             filled -= start
             view, other = other, view
@@ -97,7 +99,7 @@ class PageChunker:
     def __init__(self, page_bytes: int) -> None:
         self._chunk_bytes = max(page_bytes, PAGE_CHUNK_BYTES)
 
-    def cut(self, read_into: ReadInto) -> Iterator[memoryview]:
+    def cut(self, read_into: ReadInto) -> Iterator[list[memoryview]]:
         buffer = bytearray(BUFFER_BYTES // self._chunk_bytes * self._chunk_bytes)
         view = memoryview(buffer)
         filled = len(view)
@@ -105,5 +107,5 @@ class PageChunker:
             filled = 0
             while filled < len(view) and (count := read_into(view[filled:])):
                 filled += count
-            for start in range(0, filled, self._chunk_bytes):
-                yield view[start : min(start + self._chunk_bytes, filled)]
+            starts = range(0, filled, self._chunk_bytes)
+            yield [view[start : min(start + self._chunk_bytes, filled)] for start in starts]

@@ -19,13 +19,14 @@ from typing import Any
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError, StorageError
 from fastvlm_ops.core.backup.keys import KeyRing
 from fastvlm_ops.core.backup.sealing import sign_line, verify_line
-from fastvlm_ops.core.backup.storage import S3Storage
+from fastvlm_ops.core.backup.storage import ObjectInfo, S3Storage
 
 CHECKPOINT_EVERY = 100
 _NO_ENTRY = "0" * 64
 _ENTRY_LIMIT_BYTES = 64 << 20
 _CLAIM_SECONDS = 300
-_READERS = 8
+_REFUSALS = 4  # a listing costs as much as a few of them
+_READERS = 4
 _KEYS_KEPT = 500
 _INHERITED = {"manifest", "sha256", "files", "size_bytes", "warnings"}
 
@@ -180,13 +181,15 @@ class CommitLog:
         self._key = ring.log_key
         self.state = LogState()
 
-    def refresh(self) -> LogState:
+    def refresh(self, listed: list[ObjectInfo] | None = None) -> LogState:
         """Fold the entries that are new since the last call, verified and in order.
 
+        :param listed: all entries, where they have been listed just now
         :raises CorruptionError: an entry is missing, damaged or out of its chain.
         """
         after = entry_name(self.state.seq) if self.state.seq else ""
-        names = [info.name for info in self._storage.list("log/", start_after=after)]
+        found = self._storage.list("log/", start_after=after) if listed is None else listed
+        names = [info.name for info in found if info.name > after]
         first = self.state.seq + 1
         if self.state.seq == 0 and len(names) >= CHECKPOINT_EVERY:
             first = len(names) // CHECKPOINT_EVERY * CHECKPOINT_EVERY  # the newest checkpoint
@@ -225,6 +228,7 @@ class CommitLog:
             ends the attempt: nothing has been claimed then.
         """
         deadline = time.monotonic() + _CLAIM_SECONDS
+        refused = 0
         while time.monotonic() < deadline:
             seq = self.state.seq + 1
             if seq % CHECKPOINT_EVERY == 0 and kind != "checkpoint":
@@ -234,7 +238,9 @@ class CommitLog:
                 return seq - 1  # another writer has written it
             if self._claim(seq, kind, body):
                 return seq
-            self.refresh()  # others came first, perhaps many
+            refused += 1
+            if refused % _REFUSALS == 0:
+                self.refresh()  # others came first, and many of them
             if still_valid is not None:
                 still_valid(self.state)
         raise StorageError(f"{self._storage}log: every place went to other writers for {_CLAIM_SECONDS} s")

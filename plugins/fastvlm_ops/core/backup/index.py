@@ -23,12 +23,12 @@ from fastvlm_ops.core.backup.packs import (
     read_footer,
 )
 from fastvlm_ops.core.backup.sealing import unseal
-from fastvlm_ops.core.backup.storage import S3Storage
+from fastvlm_ops.core.backup.storage import ObjectInfo, S3Storage
 
 _LENGTH = struct.Struct("<I")
 _BLOCK = struct.Struct("<32sQI")
 _SEGMENT_LIMIT_BYTES = 512 << 20
-_READERS = 8
+_READERS = 4
 _WORTH_A_BATCH = 4
 
 
@@ -155,13 +155,32 @@ class ChunkIndex:
                 yield Location(name, size_bytes, Record(*RECORD.unpack_from(self._records, start)))
             position += 1
 
+    def _first_rows(self, chunk_ids: list[bytes]) -> np.ndarray:
+        """Of each chunk the first row that may be its own: that has its prefix, or else any."""
+        prefixes = np.frombuffer(b"".join(chunk_ids), np.uint64)[:: len(chunk_ids[0]) // 8]
+        positions = np.minimum(self._prefixes.searchsorted(prefixes), len(self) - 1)
+        rows: np.ndarray = self._rows[positions]
+        return rows
+
+    def packs_of(self, chunk_ids: list[bytes]) -> list[str | None]:
+        """Of each chunk the first pack that has it, or None; None also means that only :meth:`find` can
+        tell. For many at once, as :meth:`find_all`, which says more and takes longer.
+        """
+        if len(chunk_ids) < _WORTH_A_BATCH or not len(self):
+            return [None] * len(chunk_ids)
+        rows = self._first_rows(chunk_ids)
+        words = np.frombuffer(self._records, np.uint64).reshape(-1, RECORD.size // 8)
+        width = len(chunk_ids[0]) // 8
+        wanted = np.frombuffer(b"".join(chunk_ids), np.uint64).reshape(-1, width)
+        equal = (words[rows, :width] == wanted).all(axis=1)
+        packs = np.where(equal, self._pack_of_row[rows].astype(np.int64), -1).tolist()
+        return [self._packs[pack][0] if pack >= 0 else None for pack in packs]
+
     def find_all(self, chunk_ids: list[bytes]) -> list[Location | None]:
         """As :meth:`find`, for many at once: a call of NumPy for each would cost most of the time."""
         if len(chunk_ids) < _WORTH_A_BATCH or not len(self):
             return [self.find(chunk_id) for chunk_id in chunk_ids]
-        prefixes = np.frombuffer(b"".join(chunk_ids), np.uint64)[:: len(chunk_ids[0]) // 8]
-        positions = np.minimum(self._prefixes.searchsorted(prefixes), len(self) - 1)
-        rows = self._rows[positions]
+        rows = self._first_rows(chunk_ids)
         packs = self._pack_of_row[rows].tolist()
         found: list[Location | None] = []
         for chunk_id, row, pack in zip(chunk_ids, rows.tolist(), packs, strict=True):
@@ -179,10 +198,9 @@ class ChunkIndex:
 
 
 def _read_segments(
-    storage: S3Storage, ring: KeyRing, repository_id: str, condemned: set[str], damaged: dict[str, str]
+    storage: S3Storage, ring: KeyRing, repository_id: str, names: list[str], damaged: dict[str, str]
 ) -> dict[str, PackRecords]:
     """Packs by name; ``damaged`` gets the segments that cannot be read, whose packs have footers yet."""
-    names = [info.name for info in storage.list("index/") if info.name not in condemned]
 
     def read(name: str) -> tuple[list[str], list[PackRecords]]:
         try:
@@ -215,18 +233,26 @@ def load_index(
     state: LogState,
     *,
     warn: Callable[[str], None],
+    segments: list[ObjectInfo] | None = None,
+    packs: list[ObjectInfo] | None = None,
 ) -> ChunkIndex:
     """All segments, checked against the listing of the packs; unindexed packs by their footers.
 
+    :param segments: what is below ``index/``, where that has been listed just now
+    :param packs: what is below ``packs/``, likewise
     :param warn: told of segments that are damaged, and of unindexed packs that cannot be read. No snapshot
         needs such a pack unless its segment was lost too; then restoring names the chunk.
     """
     condemned = state.condemned_names("packs")
     damaged: dict[str, str] = {}
-    indexed = _read_segments(storage, ring, repository_id, state.condemned_names("indexes"), damaged)
+    found = storage.list("index/") if segments is None else segments
+    usable = [info.name for info in found if info.name not in state.condemned_names("indexes")]
+    indexed = _read_segments(storage, ring, repository_id, usable, damaged)
     for problem in damaged.values():
         warn(f"index segment is unusable, the footers of its packs are read instead: {problem}")
-    listed = {info.name: info.size_bytes for info in storage.list("packs/") if info.name not in condemned}
+    if packs is None or indexed.keys() - condemned - {info.name for info in packs}:
+        packs = list(storage.list("packs/"))  # one that is missing may have been stored after the listing
+    listed = {info.name: info.size_bytes for info in packs if info.name not in condemned}
 
     def rescue(name: str) -> PackRecords | None:
         try:

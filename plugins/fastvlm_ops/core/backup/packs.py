@@ -113,6 +113,12 @@ class FrameGrouper:
     def is_full(self) -> bool:
         return self.raw_bytes >= PACK_BYTES
 
+    def take(self) -> list[Frame]:
+        """The frames collected so far, for a pack; it begins anew."""
+        frames, self.frames = self.frames, []
+        self.raw_bytes, self._solid = 0, None
+        return frames
+
 
 @dataclass(frozen=True)
 class EncodedPack:

@@ -162,8 +162,12 @@ class ChunkReader:
             self._cache.move_to_end(key)
             return self._cache[key]
         record = location.record
-        header = self._header(location.pack)
-        stored = self._get_range(location.pack, record.offset, record.stored_length)
+        end = record.offset + record.stored_length
+        # Near the start of a pack its header comes along: one request is less than the bytes between.
+        start = 0 if record.offset <= _GAP_BYTES and location.pack not in self._headers else record.offset
+        data = memoryview(self._get_range(location.pack, start, end - start))
+        header = self._header(location.pack) if start else self._parse_header(location.pack, data)
+        stored = data[record.offset - start :]
         raw = bytes(open_frame(self._repository.ring, header, stored, record, location.pack))
         self._cache[key] = raw
         self._cached_bytes += len(raw)
@@ -174,12 +178,12 @@ class ChunkReader:
     def _header(self, pack: str) -> Header:
         header = self._headers.get(pack)
         if header is None:
-            data = self._get_range(pack, 0, HEADER_BYTES)
-            header = self._parse_header(pack, data)
+            header = self._parse_header(pack, memoryview(self._get_range(pack, 0, HEADER_BYTES)))
         return header
 
-    def _parse_header(self, pack: str, data: bytes) -> Header:
-        header = Header.parse(data, kind="P", repository_id=self._repository.repository_id, name=pack)
+    def _parse_header(self, pack: str, data: memoryview) -> Header:
+        start = bytes(data[:HEADER_BYTES])
+        header = Header.parse(start, kind="P", repository_id=self._repository.repository_id, name=pack)
         self._headers[pack] = header
         return header
 
@@ -233,7 +237,7 @@ class ChunkReader:
         data, header = memoryview(b""), None
         with contextlib.suppress(CorruptionError, ObjectNotFoundError):
             data = memoryview(self._get_range(pack, start, last.offset + last.stored_length - start))
-            header = self._header(pack) if start else self._parse_header(pack, bytes(data[:HEADER_BYTES]))
+            header = self._header(pack) if start else self._parse_header(pack, data)
         for wanted in run:
             record = wanted[0].places[0].record
             stored = data[record.offset - start : record.offset - start + record.stored_length]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -24,35 +25,44 @@ from fastvlm_ops.core.backup.errors import (
 from fastvlm_ops.core.backup.index import ChunkIndex, load_index
 from fastvlm_ops.core.backup.keys import KeyRing, open_ring, write_passphrase_slot
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
-from fastvlm_ops.core.backup.storage import IGNORED, S3Storage, probe_conditional_writes
+from fastvlm_ops.core.backup.storage import IGNORED, ObjectInfo, S3Storage, probe_conditional_writes
 
 CONFIG_NAME = "config.json"
 _CONFIG_LIMIT_BYTES = 1 << 20
+_LISTED = ("log/", "index/", "packs/")
 
 
 class Repository:
     """An opened repository. One per process and run; its log state is refreshed on demand."""
 
-    def __init__(self, storage: S3Storage, ring: KeyRing, config_line: bytes) -> None:
+    def __init__(
+        self,
+        storage: S3Storage,
+        ring: KeyRing,
+        config_line: bytes,
+        listings: dict[str, Callable[[], list[ObjectInfo]]] | None = None,
+    ) -> None:
         self.storage = storage
         self.ring = ring
         self.config_line = config_line
         self.config = peek_line(config_line, CONFIG_NAME)
         self.repository_id: str = self.config["repository_id"]
         self.log = CommitLog(storage, ring)
+        self._listings = listings or {}
         self._is_probed = False
         self._first_index: ChunkIndex | None = None
 
     def beside(self, count: int) -> list[Repository]:
         """The same repository ``count`` times, for work side by side: each has a log of its own.
 
-        The log and the index are read once for all of them.
+        The log and the index are read once for all of them, as they are now.
         """
         state = self.refresh()
-        index = load_index(self.storage, self.ring, self.repository_id, state, warn=lambda _: None)
+        index = self.load_index(lambda _: None)
         others = [Repository(self.storage, self.ring, self.config_line) for _ in range(count)]
         for other in others:
             other.log.state = copy.deepcopy(state)
+            other._listings["log/"] = list  # nothing new
             other._is_probed, other._first_index = self._is_probed, index
         return others
 
@@ -72,8 +82,13 @@ class Repository:
         self._is_probed = True
 
     def refresh(self) -> LogState:
-        """The log as it stands now."""
-        return self.log.refresh()
+        """The log as it stands now; the first time, as :func:`open_repository` listed it."""
+        return self.log.refresh(self._listed("log/"))
+
+    def _listed(self, prefix: str) -> list[ObjectInfo] | None:
+        """What was listed when the repository was opened; good for one use."""
+        listing = self._listings.pop(prefix, None)
+        return None if listing is None else listing()
 
     def load_index(self, warn: Callable[[str], None]) -> ChunkIndex:
         """See :func:`~fastvlm_ops.core.backup.index.load_index`; the first time, what :meth:`beside` read."""
@@ -82,7 +97,15 @@ class Repository:
             for problem in index.damaged.values():
                 warn(problem)
             return index
-        return load_index(self.storage, self.ring, self.repository_id, self.log.state, warn=warn)
+        return load_index(
+            self.storage,
+            self.ring,
+            self.repository_id,
+            self.log.state,
+            warn=warn,
+            segments=self._listed("index/"),
+            packs=self._listed("packs/"),
+        )
 
     def chunker(self, name: str) -> ContentChunker:
         """A chunker with this repository's parameters and seed: ``content`` or ``tree``."""
@@ -96,9 +119,11 @@ class Repository:
         return unseal(self.ring, self.repository_id, kind, name, data, limit_bytes=limit_bytes)
 
 
-def open_repository(storage: S3Storage, passphrase: str) -> Repository:
+def open_repository(storage: S3Storage, passphrase: str, *, chunks: bool = False) -> Repository:
     """Open the repository at this bucket and prefix.
 
+    :param chunks: they will be read or written, so that log, index and packs will be asked for: they are
+        listed, by names and sizes only, while the key is derived from the passphrase.
     :raises RepositoryNotFoundError: there is none.
     :raises WrongKeyError: before anything else is read.
     :raises CorruptionError: its configuration is damaged or of another format.
@@ -111,9 +136,14 @@ def open_repository(storage: S3Storage, passphrase: str) -> Repository:
     config = peek_line(data, name)
     if config.get("format") != FORMAT:
         raise CorruptionError(f"{name}: format {config.get('format')!r}; this version reads format {FORMAT}")
-    ring = open_ring(storage, str(config.get("repository_id")), passphrase)
+    with ThreadPoolExecutor(len(_LISTED), thread_name_prefix="list") as pool:
+        listings: dict[str, Callable[[], list[ObjectInfo]]] = {
+            prefix: pool.submit(lambda below: list(storage.list(below)), prefix).result
+            for prefix in (_LISTED if chunks else ())
+        }
+        ring = open_ring(storage, str(config.get("repository_id")), passphrase)
     verify_line(data, ring.log_key, name)
-    return Repository(storage, ring, data)
+    return Repository(storage, ring, data, listings)
 
 
 def initialise_repository(storage: S3Storage, passphrase: str) -> Repository:

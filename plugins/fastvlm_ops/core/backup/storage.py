@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -25,6 +26,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.loaders import Loader
 
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
@@ -55,6 +57,19 @@ _CONFLICT_ATTEMPTS = 8
 _BODY_ATTEMPTS = 3
 
 
+class _S3Only(Loader):
+    """botocore's descriptions of services, without looking first through the folders of some 400 others."""
+
+    def list_available_services(self, type_name: str) -> list[str]:
+        return ["s3"]
+
+
+def _session() -> boto3.Session:
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _S3Only())
+    return boto3.Session(botocore_session=session)
+
+
 def create_client(
     *,
     endpoint_url: str | None = None,
@@ -83,7 +98,7 @@ def create_client(
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
     )
-    return boto3.client(
+    return _session().client(
         "s3",
         endpoint_url=endpoint_url,
         region_name=region_name or "us-east-1",

@@ -117,7 +117,7 @@ def _store_spooled(run: Storing, scan: _Scan) -> dict[str, list[str]]:
             else:
                 _store_package(run, scan, package, members, tree)
         tree.seek(0)
-        ids = run.writer.put_stream(run.repository.chunker("tree"), _reader_of(tree))
+        ids = run.writer.put_tree(run.repository.chunker("tree"), _reader_of(tree))
     return ids.to_json()
 
 

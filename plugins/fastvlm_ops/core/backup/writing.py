@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
@@ -48,7 +49,8 @@ class ChunkWriter:
         self._meter = meter
         self._check_packs = check_packs
         self._key = repository.ring.chunk_id_key
-        self._grouper = FrameGrouper()
+        # What a restore has to read first lies together, not among the contents of files.
+        self._contents, self._lists = FrameGrouper(), FrameGrouper()
         self._new_ids: set[bytes] = set()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="pack")
         self.hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
@@ -79,21 +81,33 @@ class ChunkWriter:
                 return True
         return False
 
-    def put(self, data: bytes | memoryview) -> bytes:
-        """Store a chunk unless it is known; returns its id."""
-        chunk_id = blake3(data, key=self._key).digest()
-        if not self.has(chunk_id):
-            self._new_ids.add(chunk_id)
-            self._grouper.add(chunk_id, bytes(data))
-            if self._grouper.is_full:
-                self._send()
-        return chunk_id
-
     def put_stream(self, chunker: Chunker, read_into: ReadInto) -> IdList:
-        """Cut a stream, store its chunks, and return their ids."""
-        return self.put_ids([self.put(chunk) for chunk in chunker.cut(read_into)])
+        """Cut a file's contents, store the chunks that are new, and return the ids of all."""
+        return self._put_ids(self._put_chunks(self._contents, chunker.cut(read_into)))
 
-    def put_ids(self, ids: list[bytes]) -> IdList:
+    def put_tree(self, chunker: Chunker, read_into: ReadInto) -> IdList:
+        """As :meth:`put_stream`, for a tree of entries."""
+        return self._put_ids(self._put_chunks(self._lists, chunker.cut(read_into)))
+
+    def _put_chunks(
+        self, grouper: FrameGrouper, buffers: Iterable[Sequence[bytes | memoryview]]
+    ) -> list[bytes]:
+        """Store chunks unless they are known; returns their ids."""
+        ids = []
+        for chunks in buffers:
+            found = [blake3(chunk, key=self._key).digest() for chunk in chunks]
+            known = self._index.packs_of(found)
+            for chunk_id, chunk, pack in zip(found, chunks, known, strict=True):
+                if (pack is not None and pack in self.used_packs) or self.has(chunk_id):
+                    continue
+                self._new_ids.add(chunk_id)
+                grouper.add(chunk_id, bytes(chunk))
+                if grouper.is_full:
+                    self._send(grouper)
+            ids += found
+        return ids
+
+    def _put_ids(self, ids: list[bytes]) -> IdList:
         """An id list: inline when short, else as chunks of ids cut where an id ends in a zero byte.
 
         Cutting by contents keeps lists shared between versions of a file when ids are inserted.
@@ -104,9 +118,9 @@ class ChunkWriter:
         start = 0
         for position, chunk_id in enumerate(ids, 1):
             if chunk_id[-1] == 0 or position - start == _LIST_MAXIMUM_IDS or position == len(ids):
-                lists.append(self.put(b"".join(ids[start:position])))
+                lists.append(b"".join(ids[start:position]))
                 start = position
-        return IdList(tuple(lists), nested=True)
+        return IdList(tuple(self._put_chunks(self._lists, [lists])), nested=True)
 
     def _is_usable(self, pack: str, size_bytes: int) -> bool:
         if pack in self.used_packs:
@@ -135,10 +149,10 @@ class ChunkWriter:
 
     # -- packs -------------------------------------------------------------------------------------
 
-    def _send(self) -> None:
-        if not self._grouper.frames:
+    def _send(self, grouper: FrameGrouper) -> None:
+        frames = grouper.take()
+        if not frames:
             return
-        frames, self._grouper = self._grouper.frames, FrameGrouper()
         while len(self._in_flight) >= _IN_FLIGHT_PACKS:
             self._in_flight.pop(0).result()
         self._in_flight.append(self._pool.submit(self._encode_and_put, frames))
@@ -174,7 +188,8 @@ class ChunkWriter:
 
     def flush(self) -> None:
         """Everything put so far is stored and indexed when this returns."""
-        self._send()
+        self._send(self._contents)
+        self._send(self._lists)
         while self._in_flight:
             self._in_flight.pop(0).result()
         self._put_segment(self._take_unindexed(1))

@@ -93,7 +93,7 @@ class CreateBackupOperator(RepositoryOperator):
 
         include_dir = settings.include_dir()
         result = create_snapshot(
-            self.hook.open_repository(),
+            self.hook.open_repository(chunks=True),
             source_named(load_components(include_dir), self.component),
             component=self.component,
             kind=self.kind,

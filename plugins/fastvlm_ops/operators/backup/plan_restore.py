@@ -93,7 +93,7 @@ class PlanRestoreOperator(RepositoryOperator):
         """Return the arguments of each step."""
         from fastvlm_ops.core.backup.sets import select_set
 
-        repository = self.hook.open_repository()
+        repository = self.hook.open_repository(chunks=True)
         targets = self._targets()
         backup = select_set(repository, self.backup_id)
         names = self._wanted(backup)

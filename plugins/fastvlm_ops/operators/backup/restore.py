@@ -137,7 +137,7 @@ class RestoreBackupOperator(RepositoryOperator):
             self.in_place,
         )
         check_unused(step.in_use)
-        repository = self.hook.open_repository()
+        repository = self.hook.open_repository(chunks=True)
         result = restore_step(repository, step, dry_run=self.dry_run, progress=self.show)
         if not self.dry_run:
             self._note(repository, result, run_key(context))

@@ -135,7 +135,7 @@ def read_listing(snapshot_id: str) -> Listing:
     from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest, read_tree
     from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 
-    repository = BackupRepositoryHook().open_repository()
+    repository = BackupRepositoryHook().open_repository(chunks=True)
     if listing := _CACHE.get(repository.repository_id, snapshot_id):
         return listing
     with _READING:  # one at a time: each may take as much memory as all that is kept

@@ -69,7 +69,7 @@ def reader(data: bytes, most: int = 1 << 30) -> ReadInto:
 
 
 def pieces(chunker: ContentChunker | PageChunker, data: bytes, most: int = 1 << 30) -> list[bytes]:
-    return [bytes(chunk) for chunk in chunker.cut(reader(data, most))]
+    return [bytes(chunk) for chunks in chunker.cut(reader(data, most)) for chunk in chunks]
 
 
 # -- chunking -----------------------------------------------------------------------------------------
