@@ -1,1 +1,132 @@
-"""The command line: what a person runs in a shell, outside any task."""
+"""The command ``fastvlm-ops``: puts files in place, says what is not right, and checks definitions.
+
+Each command imports what it needs by itself: ``validate FOLDER`` works where there is no Airflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastvlm_ops import __version__
+from fastvlm_ops.cli.errors import CommandError
+
+__all__ = ["main"]
+
+Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :param arguments: of the command line; those of this process unless given
+    :returns: the exit code: 0 when all is well, 1 when something is not, 2 when it was called wrongly
+    """
+    # No task: connections and pools are in Airflow's own database. Airflow reads this when it is imported.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except CommandError as error:
+        sys.stderr.write(f"fastvlm-ops: {error}\n")
+        return 1
+    return code
+
+
+def tell(line: str) -> None:
+    """Print one line."""
+    sys.stdout.write(f"{line}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastvlm-ops", description="Brings FastVLM Ops into an Airflow, and looks after it there."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_init(commands)
+    _add_doctor(commands)
+    _add_validate(commands)
+    return parser
+
+
+def _add_init(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = (
+        "Write DAGs, definition files and the plugin into this Airflow, and create the pools that they need."
+        " Files that a person has edited are never replaced: the new version is put beside them as NAME.new."
+    )
+    command = commands.add_parser(
+        "init", help="put DAGs, definitions and the plugin in place", description=text
+    )
+    command.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="write dags/, include/ and plugins/ below this folder, and leave Airflow alone",
+    )
+    command.add_argument(
+        "--back-up",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="write a components.yaml that backs this folder, or SQLite database, up under this name; only"
+        " where nobody has edited one yet. May be given several times",
+    )
+    command.add_argument(
+        "--bring-back", action="store_true", help="also write files that init wrote and a person removed"
+    )
+    command.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    command.set_defaults(run=_init)
+
+
+def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = (
+        "Try everything that a backup needs, and say how to mend what fails. Exit code 1 when something"
+        " failed, or could not be tried. Writes nothing but a few bytes below probe/ in the bucket, which"
+        " it removes."
+    )
+    command = commands.add_parser(
+        "doctor", help="say what is not right, and how to mend it", description=text
+    )
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command.add_argument("--fix", action="store_true", help="create pools that are missing")
+    command.set_defaults(run=_doctor)
+
+
+def _add_validate(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = "Check every file of a folder of definition files. Exit code 1 when one is wrong or not known."
+    command = commands.add_parser("validate", help="check the definition files", description=text)
+    command.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        help="the folder; that of this Airflow ([fastvlm_ops] include_dir) unless given",
+    )
+    command.set_defaults(run=_validate)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.init import run
+
+    return run(
+        into=options.into,
+        back_up=options.back_up,
+        bring_back=options.bring_back,
+        dry_run=options.dry_run,
+        tell=tell,
+    )
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.doctor import run
+
+    return run(as_json=options.json, fix=options.fix, tell=tell)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.validate import run
+
+    return run(options.folder, tell)

@@ -61,7 +61,7 @@ class OperationsDatabaseHook(BaseHook):
         """
         from fastvlm_ops.core.store import open_store
 
-        url, ours = self._address()
+        url, ours = self.address()
         return open_store(url, migrate_first=ours)
 
     def migrate(self) -> None:
@@ -73,7 +73,7 @@ class OperationsDatabaseHook(BaseHook):
         """
         from fastvlm_ops.core.store import migrate
 
-        migrate(self._address()[0])
+        migrate(self.address()[0])
 
     def test_connection(self) -> tuple[bool, str]:
         """Check that the database answers, and that its tables are what this code expects.
@@ -89,7 +89,13 @@ class OperationsDatabaseHook(BaseHook):
         with store:
             return True, f"The operations database {store} answers and is up to date."
 
-    def _address(self) -> tuple[URL | str, bool]:
+    def address(self) -> tuple[URL, bool]:
+        """Return the database's address, and whether it is the default one, which who opens it keeps up to
+        date.
+
+        :raises OperationsDatabaseError: the connection cannot be used
+        :raises SettingError: there is no connection, and ``database_path`` cannot be used
+        """
         try:
             connection = self.get_connection(self.conn_id)
         except AirflowNotFoundException:

@@ -1,0 +1,169 @@
+"""Checks of the connection ``fastvlm_s3`` and the bucket behind it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from fastvlm_ops.cli.doctor.findings import Finding, failed, not_tried, ok, warning
+from fastvlm_ops.core.backup.errors import (
+    AccessDeniedError,
+    BackupError,
+    BucketNotFoundError,
+    CredentialsError,
+    RepositoryNotFoundError,
+    StorageError,
+    UnsafeEndpointError,
+    WrongKeyError,
+)
+from fastvlm_ops.core.backup.repository import open_repository
+from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
+from fastvlm_ops.hooks.s3 import BackupRepositoryHook, ConnectionSettingError, S3ConnectionSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONNECTION, _BUCKET, _PERMISSIONS = "connection", "bucket", "permissions"
+_AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository")
+_SKEW_SECONDS = 300
+_ADD = (
+    "airflow connections add fastvlm_s3 --conn-type fastvlm_s3 --conn-login ACCESS_KEY_ID --conn-password SECRET"
+    ' --conn-extra \'{"bucket": "…", "repository_passphrase": "…"}\''
+)
+_EDIT = "edit the connection fastvlm_s3 (Admin, Connections)"
+
+
+def examine() -> Iterator[Finding]:
+    """The connection, then the bucket; each of these as far as those before it allow."""
+    connection = BackupRepositoryHook.default_conn_name
+    try:
+        found = BackupRepositoryHook.get_connection(connection)
+    except Exception as error:  # Airflow has several for "not defined", and backends raise their own
+        yield failed(_CONNECTION, f"{connection} cannot be had: {str(error).splitlines()[0]}", _ADD)
+        yield from (not_tried(check, _CONNECTION) for check in (_BUCKET, *_AFTER))
+        return
+    if found.conn_type != BackupRepositoryHook.conn_type:
+        message = f"{connection} is of type {found.conn_type!r}, not {BackupRepositoryHook.conn_type!r}"
+        yield failed(_CONNECTION, message, f"airflow connections delete {connection}, then {_ADD}")
+        yield from (not_tried(check, _CONNECTION) for check in (_BUCKET, *_AFTER))
+        return
+    try:
+        settings = S3ConnectionSettings.from_connection(found)
+    except ConnectionSettingError as error:
+        yield failed(_CONNECTION, str(error), _EDIT)
+        yield from (not_tried(check, _CONNECTION) for check in (_BUCKET, *_AFTER))
+        return
+    yield ok(_CONNECTION, f"{connection} names the bucket {settings.bucket!r}")
+    yield from _examine_bucket(settings)
+
+
+def _examine_bucket(settings: S3ConnectionSettings) -> Iterator[Finding]:
+    # One short attempt each: a person is waiting, and a server that hangs has failed.
+    client = create_client(
+        endpoint_url=settings.endpoint_url,
+        region_name=settings.region_name,
+        access_key_id=settings.access_key_id,
+        secret_access_key=settings.secret_access_key,
+        connect_timeout_seconds=3,
+        read_timeout_seconds=5,
+        attempts=1,
+    )
+    storage = S3Storage(client, settings.bucket, settings.prefix)
+    try:
+        storage.check_bucket()
+    except StorageError as error:
+        yield failed(_BUCKET, str(error), _bucket_remedy(error, settings))
+        yield from (not_tried(check, _BUCKET) for check in _AFTER)
+        return
+    yield ok(_BUCKET, f"{settings.bucket!r} answers at {client.meta.endpoint_url}")
+    yield from _clock(client, settings.bucket)
+    permissions = list(_permissions(storage))
+    yield from permissions
+    if any(finding.state == "failed" for finding in permissions):
+        yield not_tried("conditional writes", _PERMISSIONS)
+    else:
+        yield _conditional_writes(storage)
+    yield _repository(storage, settings)
+
+
+def _bucket_remedy(error: StorageError, settings: S3ConnectionSettings) -> str:
+    if isinstance(error, BucketNotFoundError):
+        return f"make the bucket: aws s3 mb s3://{settings.bucket}; or {_EDIT}"
+    if isinstance(error, CredentialsError):
+        return f"{_EDIT}: login is the access key id, password the secret access key"
+    if isinstance(error, AccessDeniedError):
+        return f"allow s3:ListBucket on {settings.bucket!r} for these credentials"
+    return f"start the server, or {_EDIT}: endpoint_url is {settings.endpoint_url or 'that of AWS'}"
+
+
+def _clock(client: S3Client, bucket: str) -> Iterator[Finding]:
+    """S3 refuses requests whose time is off by more than a quarter of an hour."""
+    headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+    there = headers.get("date")
+    if there is None:
+        yield warning("clock", "the server does not say what time it is", "compare the clocks by hand")
+        return
+    skew = abs((datetime.now(UTC) - parsedate_to_datetime(there)).total_seconds())
+    if skew > _SKEW_SECONDS:
+        yield warning(
+            "clock", f"this clock and the server's differ by {skew:.0f} s", "set the clock (chrony)"
+        )
+    else:
+        yield ok("clock", f"within {max(1, round(skew))} s of the server's")
+
+
+def _permissions(storage: S3Storage) -> Iterator[Finding]:
+    """Each verb that the engine uses, on an object of its own below ``probe/``."""
+    name = f"probe/{uuid.uuid4().hex}"
+    tries: list[tuple[str, Callable[[], object]]] = [
+        ("s3:ListBucket", lambda: list(storage.list("config.json"))),
+        ("s3:PutObject", lambda: storage.put(name, b"probe")),
+        ("s3:GetObject", lambda: storage.get(name, limit_bytes=1 << 10)),
+    ]
+    for action, attempt in tries:
+        try:
+            attempt()
+        except StorageError as error:
+            yield failed(
+                _PERMISSIONS, str(error), f"allow {action} below s3://{storage.bucket}/{storage.prefix}"
+            )
+            return
+    try:
+        storage.delete(name)
+    except AccessDeniedError as error:  # a backup role may do without
+        yield ok(_PERMISSIONS, f"list, read and write; not delete, which backups do not need ({error})")
+        return
+    except StorageError as error:
+        yield failed(_PERMISSIONS, str(error), "look at the server's log")
+        return
+    yield ok(_PERMISSIONS, "list, read, write and delete")
+
+
+def _conditional_writes(storage: S3Storage) -> Finding:
+    check = "conditional writes"
+    try:
+        probe_conditional_writes(storage)
+    except UnsafeEndpointError as error:
+        remedy = "use a server that honours If-None-Match: AWS, MinIO, Ceph 19, SeaweedFS 4; see docs/deployment.md"
+        return failed(check, str(error), remedy)
+    except StorageError as error:
+        return failed(check, str(error), "look at the server's log")
+    return ok(check, "a second write to one name is refused")
+
+
+def _repository(storage: S3Storage, settings: S3ConnectionSettings) -> Finding:
+    check = "repository"
+    if not settings.repository_passphrase:
+        return failed(check, "the connection has no repository_passphrase", f"{_EDIT} and keep a copy of it")
+    try:
+        repository = open_repository(storage, settings.repository_passphrase)
+    except RepositoryNotFoundError:
+        return ok(check, f"{storage} holds none yet; the first backup makes it")
+    except WrongKeyError as error:
+        return failed(check, str(error), f"{_EDIT}: enter the passphrase that the repository was made with")
+    except BackupError as error:
+        return failed(check, str(error), "see docs/runbooks/backup_maintenance.md")
+    return ok(check, f"{repository.repository_id} at {storage} opens with the passphrase")
