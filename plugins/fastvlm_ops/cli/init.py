@@ -125,7 +125,7 @@ def _carry_out(places: Places, steps: list[Step], *, has_own_components: bool) -
             _write(step.path, step.data)
         elif step.what == "kept, new version beside it":
             _write(step.path.with_name(f"{step.path.name}.new"), step.data)
-        # Of a components.yaml made to order the shipped one is recorded, so that it counts as edited from now on.
+        # Of a components.yaml made to order the shipped one is recorded: it counts as edited from now on.
         ours = step.data if step.name != COMPONENTS or not has_own_components else shipped_files()[COMPONENTS]
         recorded[step.name] = _digest(ours)
     record = {"version": fastvlm_ops.__version__, "files": dict(sorted(recorded.items()))}

@@ -237,7 +237,7 @@ def test_two_copies_are_ok(repository: Repository, storage: S3Storage, tmp_path:
     back_up(repository, tmp_path / "source", "run-1")
     packs = names(storage, "packs/")
     for pack in packs:
-        flip(storage, pack, 1000)
+        flip(storage, pack, 100)
         flip(storage, pack, storage.head(pack).size_bytes - 1)
     second = back_up(repository, tmp_path / "source", "run-2")
     result = verify(repository, "full")

@@ -30,7 +30,8 @@ _CONNECTION, _BUCKET, _PERMISSIONS = "connection", "bucket", "permissions"
 _AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository")
 _SKEW_SECONDS = 300
 _ADD = (
-    "airflow connections add fastvlm_s3 --conn-type fastvlm_s3 --conn-login ACCESS_KEY_ID --conn-password SECRET"
+    "airflow connections add fastvlm_s3 --conn-type fastvlm_s3 --conn-login ACCESS_KEY_ID"
+    " --conn-password SECRET_ACCESS_KEY"
     ' --conn-extra \'{"bucket": "…", "repository_passphrase": "…"}\''
 )
 _EDIT = "edit the connection fastvlm_s3 (Admin, Connections)"
@@ -147,7 +148,7 @@ def _conditional_writes(storage: S3Storage) -> Finding:
     try:
         probe_conditional_writes(storage)
     except UnsafeEndpointError as error:
-        remedy = "use a server that honours If-None-Match: AWS, MinIO, Ceph 19, SeaweedFS 4; see docs/deployment.md"
+        remedy = "use a server that honours If-None-Match, as AWS, MinIO and SeaweedFS do"
         return failed(check, str(error), remedy)
     except StorageError as error:
         return failed(check, str(error), "look at the server's log")

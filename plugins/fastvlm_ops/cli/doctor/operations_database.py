@@ -26,14 +26,14 @@ def examine() -> Iterator[Finding]:
         yield failed(_CHECK, str(error), "edit the connection fastvlm_ops_db, or the setting that is named")
         return
     if is_default:
-        remedy = "for workers on other machines, add the connection fastvlm_ops_db; see docs/operations-database.md"
+        remedy = "move the file aside, or add the connection fastvlm_ops_db; see docs/operations-database.md"
         if not Path(url.database or "").exists():
             yield ok(_CHECK, f"{url.database} does not exist yet; the first task makes it")
             return
     else:
         remedy = f"start it, or edit the connection fastvlm_ops_db; where its tables are old: {_MIGRATE}"
     try:
-        with Store(create_store_engine(url)) as store:
+        with Store(create_store_engine(url, create=False)) as store:
             yield _schema(store, is_default=is_default)
     except (StoreError, DatabaseError) as error:
         yield failed(_CHECK, f"{url.render_as_string()}: {str(error).splitlines()[0]}", remedy)

@@ -113,6 +113,11 @@ class FrameGrouper:
     def is_full(self) -> bool:
         return self.raw_bytes >= PACK_BYTES
 
+    def join(self, other: FrameGrouper) -> None:
+        """Take over what another one has collected."""
+        self.raw_bytes += other.raw_bytes
+        self.frames += other.take()
+
     def take(self) -> list[Frame]:
         """The frames collected so far, for a pack; it begins anew."""
         frames, self.frames = self.frames, []

@@ -11,7 +11,7 @@ from blake3 import blake3
 from fastvlm_ops.core.backup.chunking import Chunker, ReadInto
 from fastvlm_ops.core.backup.errors import ObjectNotFoundError
 from fastvlm_ops.core.backup.index import ChunkIndex, PackRecords, encode_segment
-from fastvlm_ops.core.backup.packs import Frame, FrameGrouper, encode_pack
+from fastvlm_ops.core.backup.packs import SOLID_FRAME_BYTES, Frame, FrameGrouper, encode_pack
 from fastvlm_ops.core.backup.progress import ProgressMeter
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.tree import IdList
@@ -188,6 +188,8 @@ class ChunkWriter:
 
     def flush(self) -> None:
         """Everything put so far is stored and indexed when this returns."""
+        if self._contents.raw_bytes + self._lists.raw_bytes <= SOLID_FRAME_BYTES:
+            self._contents.join(self._lists)  # all of it is read as fast as a part
         self._send(self._contents)
         self._send(self._lists)
         while self._in_flight:

@@ -19,8 +19,8 @@ class Rule(Definition):
     expr: Annotated[Text, Field(description="the expression, in PromQL")]
     for_: Annotated[Text | None, Field(alias="for", description="how long it must hold, as in 10m")] = None
     keep_firing_for: Annotated[Text | None, Field(description="how long it fires on, as in 5m")] = None
-    labels: Annotated[dict[str, str], Field(description="labels to add")] = {}
-    annotations: Annotated[dict[str, str], Field(description="texts for people")] = {}
+    labels: Annotated[dict[str, str], Field(default_factory=dict, description="labels to add")]
+    annotations: Annotated[dict[str, str], Field(default_factory=dict, description="texts for people")]
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
