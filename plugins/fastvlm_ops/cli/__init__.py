@@ -25,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: of the command line; those of this process unless given
     :returns: the exit code: 0 when all is well, 1 when something is not, 2 when it was called wrongly
     """
-    # No task: connections and pools are in Airflow's own database. Airflow reads this when it is imported.
+    # Airflow reads these when it is imported. This is no task: connections and pools are in its own database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"  # what it logs would mix with what we say
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import textwrap
@@ -29,8 +28,7 @@ def run(*, as_json: bool, fix: bool, tell: Callable[[str], None]) -> int:
     :raises CommandError: there is no Airflow here
     """
     places = Places.of_airflow()  # before the rest: it is what says that there is no Airflow
-    logging.disable(logging.WARNING)  # what matters of it is among the findings
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # what matters of them is among the findings
     findings = []
     for finding in examine(places, fix=fix):
         findings.append(finding)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -36,13 +36,12 @@ def versions() -> Iterator[Finding]:
         yield ok("versions", f"{found}, and all that they need")
 
 
-def wrong_versions(needed: list[Requirement], installed: object) -> list[str]:
+def wrong_versions(needed: list[Requirement], installed: Callable[[str], str | None]) -> list[str]:
     """Say which requirements are not met.
 
     :param needed: as the package's metadata has them; those of other extras are passed over
     :param installed: gives the installed version of a package by its name, or None
     """
-    find = installed if callable(installed) else _installed
     problems = []
     for requirement in needed:
         marker = requirement.marker
@@ -50,7 +49,7 @@ def wrong_versions(needed: list[Requirement], installed: object) -> list[str]:
             continue
         if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in _EXTRAS):
             continue
-        version = find(requirement.name)
+        version = installed(requirement.name)
         if version is None:
             problems.append(f"{requirement.name} is not installed")
         elif not requirement.specifier.contains(version, prereleases=True):
