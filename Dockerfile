@@ -8,7 +8,10 @@ RUN install --directory --owner=airflow --group=0 --mode=0775 \
 USER airflow
 
 COPY --chown=airflow:0 pyproject.toml requirements.lock CHANGELOG.md LICENSE README.md /opt/fastvlm-ops/
-COPY --chown=airflow:0 plugins/fastvlm_ops /opt/fastvlm-ops/plugins/fastvlm_ops
+COPY --chown=airflow:0 plugins /opt/fastvlm-ops/plugins
+# `fastvlm-ops init` writes these; here they are mounted, but the wheel is built with them.
+COPY --chown=airflow:0 dags /opt/fastvlm-ops/dags
+COPY --chown=airflow:0 include /opt/fastvlm-ops/include
 RUN pip install --no-cache-dir 'uv>=0.9' \
     && uv pip install --no-cache --constraint /opt/fastvlm-ops/requirements.lock \
        '/opt/fastvlm-ops[airflow,postgres]'

@@ -32,10 +32,18 @@ def include_dir() -> Path:
 
     :raises SettingError: there is no such folder
     """
-    path = _path("include_dir") or Path(conf.get("core", "dags_folder")).parent / "include"
+    path = include_path()
     if not path.is_dir():
         raise SettingError("include_dir", f"is {path}, which is not a folder")
     return path
+
+
+def include_path() -> Path:
+    """Return where :func:`include_dir` is or is to be, whether or not it is there.
+
+    :raises SettingError: it is not an absolute path
+    """
+    return _path("include_dir") or Path(conf.get("core", "dags_folder")).parent / "include"
 
 
 def kit_dir() -> Path | None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from fastvlm_ops.cli.errors import CommandError
 
-NO_AIRFLOW = "Airflow is not installed here"
-
 
 @dataclass(frozen=True)
 class Places:
@@ -35,14 +33,16 @@ class Places:
         :raises CommandError: there is no Airflow, or ``include_dir`` is not an absolute path
         """
         try:
-            from airflow.configuration import conf
+            from airflow.sdk import conf
+
+            from fastvlm_ops import settings
         except ImportError:
-            raise CommandError(f"{NO_AIRFLOW}; install it, or name a folder") from None
-        dags, plugins = (Path(conf.get("core", name)) for name in ("dags_folder", "plugins_folder"))
-        include = (conf.get("fastvlm_ops", "include_dir", fallback="") or "").strip()
-        if include and not Path(include).is_absolute():
-            raise CommandError(f"[fastvlm_ops] include_dir is {include!r}; it must be an absolute path")
-        return cls(dags, Path(include) if include else dags.parent / "include", plugins)
+            raise CommandError("Airflow is not installed here; install it, or name a folder") from None
+        try:
+            include = settings.include_path()
+        except settings.SettingError as error:
+            raise CommandError(str(error)) from error
+        return cls(Path(conf.get("core", "dags_folder")), include, Path(conf.get("core", "plugins_folder")))
 
     def file(self, name: str) -> Path:
         """Where a file belongs.
