@@ -1,4 +1,4 @@
-"""airflow_maintenance on a real metadata database: old rows go, new ones stay, and without a backup none go."""
+"""airflow_maintenance on a real metadata database: old rows go, young ones stay, none without a backup."""
 
 from __future__ import annotations
 

@@ -58,13 +58,13 @@ def test_what_it_makes_is_its_users_alone(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_told_without_its_output() -> None:
-    with pytest.raises(ProgramError, match="^it ended with status 3$") as caught:
+    with pytest.raises(ProgramError, match=r"^it ended with status 3$") as caught:
         python("import sys; print('a secret'); sys.exit(3)")
     assert caught.value.tail() == "a secret"
 
 
 def test_what_cannot_be_started_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProgramError, match="^it cannot be started: No such file"):
+    with pytest.raises(ProgramError, match=r"^it cannot be started: No such file"):
         run([str(tmp_path / "none")], name="it", environment={}, timeout_seconds=1)
 
 
