@@ -83,7 +83,19 @@ def add_rows(path: Path) -> None:
             stamp = when.strftime("%Y-%m-%d %H:%M:%S.%f")
             database.execute("INSERT INTO log (dttm, event) VALUES (?, ?)", (stamp, f"event {n}"))
             database.execute("INSERT INTO import_error (timestamp, filename) VALUES (?, ?)", (stamp, f"f{n}"))
+        for dag_id, days in [("busy", 200), ("busy", 150), ("busy", 20), ("quiet", 210), ("quiet", 180)]:
+            stamp = (NOW - timedelta(days=days)).strftime("%Y-%m-%d %H:%M:%S.%f")
+            database.execute(
+                "INSERT INTO dag_run (dag_id, run_id, run_type, run_after, start_date)"
+                " VALUES (?, ?, 'scheduled', ?, ?)",
+                (dag_id, f"{days} days ago", stamp, stamp),
+            )
         database.commit()
+
+
+def runs(path: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT dag_id, run_id FROM dag_run ORDER BY dag_id, start_date").fetchall()
 
 
 def left(path: Path) -> tuple[int, int, int]:
@@ -118,6 +130,8 @@ def test_old_rows_go_and_young_ones_stay(run_dag: Any, metadata: Path) -> None:
     run = run_dag(DAG, REALLY)
     assert run.state == "success"
     assert left(metadata) == (0, 12, 12)
+    assert runs(metadata) == [("busy", "20 days ago"), ("quiet", "180 days ago")]
+    assert run.returned("plan")[0]["old"]["dag_run"] == 3
     (verified,) = run.returned("verify")
     assert set(verified["old"].values()) == {0}
     assert verified["young"]["import_error"] == 12
