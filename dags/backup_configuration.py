@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TriggerRule
 
-from fastvlm_ops.dag_building.defaults import task_defaults
+from fastvlm_ops.dag_building.defaults import BACKUP_POOL, task_defaults
 from fastvlm_ops.dag_building.definitions import Components, dag_from_definitions, load_watched_components
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import BackUpChangesOperator, RecordBackupOperator
@@ -33,7 +33,7 @@ Triggered by hand it does the same. When a run fails: `docs/runbooks/backup_conf
 
 def wire(components: Components) -> None:
     """Add the tasks."""
-    back_up = BackUpChangesOperator(task_id="back_up_changes", component=components.watched)
+    back_up = BackUpChangesOperator(task_id="back_up_changes", component=components.watched, pool=BACKUP_POOL)
     record = RecordBackupOperator(
         task_id="record_backup",
         trigger_rule=TriggerRule.ALL_DONE,

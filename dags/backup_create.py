@@ -9,7 +9,7 @@ from typing import Any, Literal
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
 
-from fastvlm_ops.dag_building.defaults import task_defaults
+from fastvlm_ops.dag_building.defaults import BACKUP_POOL, task_defaults
 from fastvlm_ops.dag_building.definitions import Components, dag_from_definitions, load_components
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import (
@@ -50,7 +50,10 @@ def wire(kind: Kind, components: Components) -> None:
         task_id="prepare_repository", components=components.names, execution_timeout=SHORT
     )
     create = CreateBackupOperator.partial(
-        task_id="create_backup", kind=kind, map_index_template="{{ task.component }}"
+        task_id="create_backup",
+        kind=kind,
+        pool=BACKUP_POOL,
+        map_index_template="{{ task.component }}",
     ).expand(component=components.names)
     publish_arguments: dict[str, Any] = {}
     steps = [prepare, create]
@@ -58,6 +61,7 @@ def wire(kind: Kind, components: Components) -> None:
         verify = VerifyBackupOperator(
             task_id="verify_backup",
             components=components.names,
+            pool=BACKUP_POOL,
             trigger_rule=TriggerRule.ALL_DONE,
             execution_timeout=timedelta(hours=2),
         )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule
 
-from fastvlm_ops.dag_building.defaults import task_defaults
+from fastvlm_ops.dag_building.defaults import BACKUP_POOL, task_defaults
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import (
     ConfirmMaintenanceOperator,
@@ -69,7 +69,10 @@ with DAG(
     tags=tags(Tag.BACKUP, Tag.MAINTENANCE, Tag.SCHEDULED),
 ) as dag:
     verify = VerifyRepositoryOperator(
-        task_id="verify_repository", level=dag.param("level"), shares=dag.param("shares")
+        task_id="verify_repository",
+        level=dag.param("level"),
+        shares=dag.param("shares"),
+        pool=BACKUP_POOL,
     )
     plan = PlanRetentionOperator(task_id="plan_retention", execution_timeout=timedelta(minutes=15))
     confirm = ConfirmMaintenanceOperator(

@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, TriggerRule, chain
 
-from fastvlm_ops.dag_building.defaults import task_defaults
+from fastvlm_ops.dag_building.defaults import BACKUP_POOL, task_defaults
 from fastvlm_ops.dag_building.params import dry_run_param
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import (
@@ -138,6 +138,7 @@ with DAG(
     restore = RestoreBackupOperator.partial(
         task_id="restore_backup",
         dry_run=dag.param("dry_run"),
+        pool=BACKUP_POOL,
         map_index_template="{{ task.component }}",
     ).expand_kwargs(plan.output)
     confirm = ConfirmRestoreOperator(

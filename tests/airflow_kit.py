@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.airflow_home import ROOT
+from tests.airflow_home import AIRFLOW_HOME, ROOT
 
 PASSPHRASE = "correct horse battery staple"
 COMPONENTS = ["models", "configuration", "application_data", "uploads"]
@@ -49,6 +49,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
     settings["include_dir"] = ROOT / "include"
     for option, value in settings.items():
         monkeypatch.setenv(f"AIRFLOW__FASTVLM_OPS__{option.upper()}", str(value))
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_AIRFLOW_DB", f"sqlite:///{AIRFLOW_HOME}/airflow.db")
     return Kit(folder, restores)
 
 

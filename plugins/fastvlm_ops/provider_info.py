@@ -14,12 +14,19 @@ def get_provider_info() -> dict[str, Any]:
         "name": "FastVLM Ops",
         "description": "Runs the operations of the Fast VLM On-Device Kit.",
         "versions": [__version__],
-        "integrations": [{"integration-name": "FastVLM backup repository", "tags": ["service"]}],
+        "integrations": [
+            {"integration-name": "FastVLM backup repository", "tags": ["service"]},
+            {"integration-name": "Airflow's own database", "tags": ["software"]},
+        ],
         "operators": [
             {
                 "integration-name": "FastVLM backup repository",
                 "python-modules": ["fastvlm_ops.operators.backup"],
-            }
+            },
+            {
+                "integration-name": "Airflow's own database",
+                "python-modules": ["fastvlm_ops.operators.airflow_maintenance"],
+            },
         ],
         "sensors": [
             {
@@ -34,7 +41,11 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [
-            {"integration-name": "FastVLM backup repository", "python-modules": ["fastvlm_ops.hooks.s3"]}
+            {"integration-name": "FastVLM backup repository", "python-modules": ["fastvlm_ops.hooks.s3"]},
+            {
+                "integration-name": "Airflow's own database",
+                "python-modules": ["fastvlm_ops.hooks.airflow_db"],
+            },
         ],
         "connection-types": [_s3_connection_type()],
         "config": {"fastvlm_ops": {"description": _SECTION, "options": _options()}},

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
-    """An empty metadata database; about 6 s, once a worker."""
+    """An empty metadata database with the pools; about 6 s, once a worker."""
     from airflow.utils.db import initdb
 
+    from fastvlm_ops.cli.pools import create_pools, missing_pools
+
     initdb()
+    create_pools(missing_pools())
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def _task(task: Any) -> dict[str, Any]:
     return {
         "operator": f"{operator.__module__}.{operator.__name__}",
         "mapped": task.is_mapped,
+        "pool": task.pool,
         "trigger_rule": TriggerRule(task.trigger_rule).value,
         "retries": task.retries,
         "execution_timeout_seconds": task.execution_timeout.total_seconds(),

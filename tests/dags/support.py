@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 #: Every DAG, with the form that it is run with in test_every_dag.py.
 RUNS: dict[str, dict[str, Any]] = {
+    "airflow_maintenance": {},
     "backup_configuration": {},
     "backup_deadline": {},
     "backup_full": {},

@@ -72,6 +72,13 @@ def test_tasks_have_owner_retries_and_an_end(dag: Any) -> None:
         assert timedelta(0) < task.execution_timeout <= timedelta(hours=12)
 
 
+def test_tasks_are_in_pools_that_are_made(dag: Any) -> None:
+    from fastvlm_ops.core.config.pools import POOLS
+
+    # A task of another pool would wait for ever, and only the scheduler's log would say why.
+    assert {task.pool for task in dag.tasks} <= {pool.name for pool in POOLS} | {"default_pool"}
+
+
 def test_params_are_explained(dag: Any) -> None:
     for name, param in dag.params.items():
         schema = dag.params.get_param(name).schema

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from fastvlm_ops.core.store import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yaml").read_text()
@@ -96,6 +100,62 @@ def test_compose_config_accepts_it(env):
     assert connection["conn_type"] == "fastvlm_s3"
     assert connection["login"] == values["FASTVLM_S3_ACCESS_KEY_ID"]
     assert connection["extra"]["repository_passphrase"] == values["FASTVLM_REPOSITORY_PASSPHRASE"]
+
+
+def test_the_databases_are_one_for_all_services(env):
+    result = subprocess.run([*compose_command(), "config"], cwd=env, capture_output=True, text=True)
+    services = yaml.safe_load(result.stdout)["services"]
+    password = read_env(env / ".env")["FASTVLM_POSTGRES_PASSWORD"]
+    ours = {name: service for name, service in services.items() if name.startswith("airflow-")}
+    assert len(ours) == 5
+    for service in ours.values():
+        for name, database in {"FASTVLM_OPS_DB": "fastvlm_ops", "FASTVLM_AIRFLOW_DB": "airflow"}.items():
+            connection = json.loads(service["environment"][f"AIRFLOW_CONN_{name}"])
+            assert connection == {
+                "conn_type": "postgres",
+                "host": "postgres",
+                "port": 5432,
+                "schema": database,
+                "login": "airflow",
+                "password": password,
+            }
+    own = services["airflow-scheduler"]["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    assert own == f"postgresql+psycopg2://airflow:{password}@postgres/airflow"
+
+
+def test_the_operations_pages_are_mounted_where_airflow_looks_for_plugins():
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["airflow-apiserver"]["volumes"])
+    (source,) = [here for here, there in mounts.items() if there.startswith("/opt/airflow/plugins/")]
+    assert (ROOT / source).is_file()
+    # The package is in the image; with its folder mounted too, Airflow would load it twice.
+    assert [path for path in mounts if "plugins" in path] == [source]
+
+
+def init_script() -> str:
+    return SERVICES["airflow-init"]["command"][2].replace("$$", "$")
+
+
+def test_init_migrates_before_it_makes_the_pools():
+    lines = init_script().splitlines()
+    assert lines.index("airflow db migrate") < lines.index("python -m fastvlm_ops.cli.pools")
+
+
+@pytest.mark.integration
+def test_what_init_does_in_python_works_twice(seaweedfs, postgres):
+    code = re.search(r"<<'PYTHON'\n(.*)\nPYTHON$", init_script(), re.M | re.S)[1]
+    server = {"conn_type": "postgres", "host": "127.0.0.1", "port": postgres.port, "schema": "fastvlm_ops"}
+    server |= {"login": postgres.user, "password": postgres.password}
+    extra = {"bucket": "compose", "endpoint_url": seaweedfs.endpoint_url, "region_name": "us-east-1"}
+    s3 = {"login": seaweedfs.access_key_id, "password": seaweedfs.secret_access_key, "extra": extra}
+    variables = {"AIRFLOW_CONN_FASTVLM_S3": json.dumps(s3), "AIRFLOW_CONN_FASTVLM_OPS_DB": json.dumps(server)}
+    for _ in range(2):
+        command = [sys.executable, "-"]
+        environment = {**os.environ, **variables}
+        done = subprocess.run(command, input=code, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    with open_store(postgres.url("fastvlm_ops")):
+        pass  # which refuses tables that are not those of this version
+    assert "compose" in [bucket["Name"] for bucket in seaweedfs.client().list_buckets()["Buckets"]]
 
 
 def test_compose_config_says_what_to_do_without_env(env):

@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from fastvlm_ops.core.config import pools
+
 OWNER = "fastvlm-ops"
+
+#: Of tasks that read or write much of the backups.
+BACKUP_POOL = pools.BACKUP_POOL.name
+#: Of tasks that change Airflow's own database.
+MAINTENANCE_POOL = pools.MAINTENANCE_POOL.name
 
 
 def task_defaults(

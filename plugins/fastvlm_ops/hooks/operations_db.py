@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
     from fastvlm_ops.core.store import Store
 
-_POSTGRESQL = ("postgres", "postgresql", "postgresql+psycopg")
+# The last as in the address of Airflow's own database.
+_POSTGRESQL = ("postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 # Of libpq, those that say how to connect. What else Airflow's own hooks keep in extra is not for us.
 _OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "target_session_attrs")
 
 
 class OperationsDatabaseError(Exception):
-    """The connection to the operations database cannot be used."""
+    """The connection to a database cannot be used."""
 
     retryable = False
 

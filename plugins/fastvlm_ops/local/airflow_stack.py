@@ -98,10 +98,12 @@ class AirflowStack:
 
         :param connections: by id: type, login, password, extra, as in ``AIRFLOW_CONN_<ID>``. They are kept
             in the environment of the processes, which only their owner can read.
+        :raises ProcessStartError: the pools that the DAGs use cannot be made
         """
         self._variables = {
             f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()
         }
+        self._make_pools()
         for name in _COMPONENTS:
             self.start_one(name)
 
@@ -177,6 +179,18 @@ class AirflowStack:
     def _write_password(self) -> None:
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(json.dumps({USER: self.password}))
+
+    def _make_pools(self) -> None:
+        """Make the pools: the scheduler would leave tasks of a pool that does not exist where they are."""
+        process = self.processes.start(
+            "pools",
+            [sys.executable, "-m", "fastvlm_ops.cli.pools"],
+            environment=self.environment(),
+            log=self.folders.logs / "pools.log",
+            folder=self.folders.home,
+        )
+        if status := self.processes.wait(process):
+            raise ProcessStartError(f"making the pools ended with status {status}; log: {process.log}")
 
     def _start(self, name: str, arguments: list[str], variables: Mapping[str, str]) -> Process:
         return self.processes.start(

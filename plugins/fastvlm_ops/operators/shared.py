@@ -58,6 +58,12 @@ class EvidenceOperator(BaseOperator):
                 raise error.with_traceback(None) from None
             raise AirflowFailException(str(error)) from None
 
+    def on_kill(self) -> None:
+        """Kill the programs that the task has started; what waits for them then fails."""
+        from fastvlm_ops.core.programs import kill_running
+
+        kill_running()
+
     @abstractmethod
     def work(self, context: Context) -> Any:
         """Do the task.

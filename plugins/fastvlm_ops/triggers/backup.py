@@ -102,9 +102,16 @@ def _signature(component: str) -> str:
     from fastvlm_ops.core.backup.components import source_of
     from fastvlm_ops.core.backup.errors import SourceError
     from fastvlm_ops.core.config import load_components
+    from fastvlm_ops.hooks.airflow_db import AirflowDatabaseHook
 
     definitions = load_components(settings.include_dir())
-    source = source_of(definitions, component, kit_dir=settings.kit_dir(), scratch_dir=settings.scratch_dir())
+    source = source_of(
+        definitions,
+        component,
+        kit_dir=settings.kit_dir(),
+        scratch_dir=settings.scratch_dir(),
+        airflow_database=lambda conn_id: AirflowDatabaseHook(conn_id).url(),
+    )
     try:
         return quick_signature(source)
     except SourceError as error:

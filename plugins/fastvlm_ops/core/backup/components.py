@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fastvlm_ops.core.backup.airflow_sources import AirflowObjectsSource, airflow_database_source
 from fastvlm_ops.core.backup.sources import FolderSource, Source
 from fastvlm_ops.core.backup.sqlite_source import SQLiteSource
-from fastvlm_ops.core.config import Components, FilesComponent
+from fastvlm_ops.core.config import (
+    AirflowDatabaseComponent,
+    AirflowObjectsComponent,
+    Components,
+    FilesComponent,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 
-def source_of(definitions: Components, name: str, *, kit_dir: Path | None, scratch_dir: Path) -> Source:
+def source_of(
+    definitions: Components,
+    name: str,
+    *,
+    kit_dir: Path | None,
+    scratch_dir: Path,
+    airflow_database: Callable[[str], URL],
+) -> Source:
     """Return the source of a component.
 
     :param definitions: ``components.yaml``
     :param name: of the component
     :param kit_dir: what relative paths start from; None where it is not set
     :param scratch_dir: for copies of databases
+    :param airflow_database: address of Airflow's own database, by the id of the connection to it
     :raises DefinitionError: there is no such component, or its path cannot be resolved
+    :raises SourceError: Airflow's database is of a kind that cannot be backed up
     """
     component = definitions.component(name)
+    if isinstance(component, AirflowDatabaseComponent):
+        return airflow_database_source(airflow_database(component.connection), scratch_dir)
+    if isinstance(component, AirflowObjectsComponent):
+        return AirflowObjectsSource(airflow_database(component.connection), scratch_dir)
     path = definitions.path_of(name, kit_dir)
     if isinstance(component, FilesComponent):
         return FolderSource(path, exclude=component.exclude, on_change=component.on_change)

@@ -60,6 +60,12 @@ class SourceError(BackupError):
     """A path to back up is missing, empty, unreadable or inconsistent."""
 
 
+class DumpError(SourceError):
+    """A database did not answer, or the program that exports it failed; that may pass."""
+
+    retryable = True
+
+
 class CorruptionError(BackupError):
     """Something in the repository is damaged, missing or forged."""
 

@@ -2,6 +2,9 @@
 
 from fastvlm_ops.core.config.components import (
     COMPONENTS_FILE,
+    AirflowDatabaseComponent,
+    AirflowObjectsComponent,
+    AnyComponent,
     Component,
     Components,
     FilesComponent,
@@ -15,6 +18,9 @@ from fastvlm_ops.core.config.hashing import include_hash
 
 __all__ = [
     "COMPONENTS_FILE",
+    "AirflowDatabaseComponent",
+    "AirflowObjectsComponent",
+    "AnyComponent",
     "Component",
     "Components",
     "ConfigError",

@@ -15,6 +15,7 @@ from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_def
 
 COMPONENTS_FILE = "components.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+CONNECTION_PATTERN = r"^[A-Za-z0-9_.-]{1,200}$"
 
 
 def _check_name(name: str) -> str:
@@ -45,6 +46,14 @@ def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
+def _check_connection(connection: str) -> str:
+    if not re.fullmatch(CONNECTION_PATTERN, connection):
+        raise ValueError(
+            f"{connection!r} cannot be the id of a connection; expected letters, digits, '_', '.' and '-'"
+        )
+    return connection
+
+
 class _ComponentBase(Definition):
     name: Annotated[
         str,
@@ -52,14 +61,6 @@ class _ComponentBase(Definition):
         Field(
             description="unique name of the component: lower-case letters, digits and underscores",
             json_schema_extra={"pattern": NAME_PATTERN},
-        ),
-    ]
-    path: Annotated[
-        str,
-        AfterValidator(_check_path),
-        Field(
-            description="where it is: an absolute path, or one below [fastvlm_ops] kit_dir",
-            json_schema_extra={"minLength": 1},
         ),
     ]
     description: Annotated[str, Field(description="what it is, for the people who restore it")] = ""
@@ -75,7 +76,18 @@ class _ComponentBase(Definition):
     ] = 26
 
 
-class FilesComponent(_ComponentBase):
+class _PathComponent(_ComponentBase):
+    path: Annotated[
+        str,
+        AfterValidator(_check_path),
+        Field(
+            description="where it is: an absolute path, or one below [fastvlm_ops] kit_dir",
+            json_schema_extra={"minLength": 1},
+        ),
+    ]
+
+
+class FilesComponent(_PathComponent):
     """A folder with everything in it."""
 
     kind: Literal["files"] = Field(description="files: a folder with everything in it")
@@ -97,13 +109,41 @@ class FilesComponent(_ComponentBase):
     ] = False
 
 
-class SQLiteComponent(_ComponentBase):
+class SQLiteComponent(_PathComponent):
     """One SQLite database, copied through SQLite while others use it."""
 
     kind: Literal["sqlite"] = Field(description="sqlite: one database file, in use or not")
 
 
-Component = Annotated[FilesComponent | SQLiteComponent, Field(discriminator="kind")]
+class _AirflowComponent(_ComponentBase):
+    connection: Annotated[
+        str,
+        AfterValidator(_check_connection),
+        Field(
+            description="id of the connection to Airflow's own database, of type postgres or sqlite",
+            json_schema_extra={"pattern": CONNECTION_PATTERN},
+        ),
+    ] = "fastvlm_airflow_db"
+
+
+class AirflowDatabaseComponent(_AirflowComponent):
+    """Airflow's own database: SQLite through SQLite, PostgreSQL by pg_dump."""
+
+    kind: Literal["airflow_database"] = Field(
+        description="airflow_database: all of Airflow's own database, SQLite or PostgreSQL"
+    )
+
+
+class AirflowObjectsComponent(_AirflowComponent):
+    """Connections, variables and pools of Airflow's own database, as Airflow exports them: with secrets."""
+
+    kind: Literal["airflow_objects"] = Field(
+        description="airflow_objects: Airflow's connections, variables and pools, decrypted, as JSON"
+    )
+
+
+AnyComponent = FilesComponent | SQLiteComponent | AirflowDatabaseComponent | AirflowObjectsComponent
+Component = Annotated[AnyComponent, Field(discriminator="kind")]
 
 
 Keep = Annotated[int, Field(ge=0, le=10_000)]
@@ -182,7 +222,7 @@ class Components(DefinitionFile):
             for component in self.components
         }
 
-    def component(self, name: str) -> FilesComponent | SQLiteComponent:
+    def component(self, name: str) -> AnyComponent:
         """Return one component.
 
         :param name: its name
@@ -199,9 +239,12 @@ class Components(DefinitionFile):
 
         :param name: the component's name
         :param kit_dir: what relative paths start from; None where it is not set
-        :raises DefinitionError: no such component, or its path is relative and there is no kit_dir
+        :raises DefinitionError: there is no such component, it has no path, or a relative one needs kit_dir
         """
         component = self.component(name)
+        if isinstance(component, _AirflowComponent):
+            message = f"{name!r} is of kind {component.kind}, which has no path"
+            raise DefinitionError(self.file, [Problem("components", message)])
         path = Path(component.path)
         if path.is_absolute():
             return path
@@ -215,7 +258,7 @@ class Components(DefinitionFile):
         return kit_dir / path
 
 
-def _is_watched(component: FilesComponent | SQLiteComponent) -> bool:
+def _is_watched(component: AnyComponent) -> bool:
     return isinstance(component, FilesComponent) and component.watch
 
 

@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import Components, include_hash, load_components
+from fastvlm_ops.hooks.operations_db import OperationsDatabaseError
 from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id, source_named
 from fastvlm_ops.operators.shared import as_of, run_key
 from fastvlm_ops.triggers.backup import SIGNATURE_KEY, WATCHED_ASSET
@@ -65,9 +66,10 @@ class PrepareRepositoryOperator(RepositoryOperator):
         for name in self.components:
             try:
                 source_named(definitions, name).check()
-            except SourceError as error:
+            except (SourceError, OperationsDatabaseError) as error:
                 position = definitions.names.index(name)
-                problems.append(f"{definitions.file}: components[{position}].path ({name}): {error}")
+                key = "path" if hasattr(definitions.component(name), "path") else "connection"
+                problems.append(f"{definitions.file}: components[{position}].{key} ({name}): {error}")
         if problems:
             raise SourceError("\n".join(problems))
 

@@ -190,10 +190,22 @@ class _Targets:
         return step
 
     def _place(self, component: str) -> tuple[Path, list[Path]]:
-        """Return the target, and what is beside a database while it is used."""
+        """Return the target, and what is beside a database while it is used.
+
+        :raises RestoreTargetError: in place, and it has no place that a restore could write to
+        """
+        from fastvlm_ops.core.backup.errors import RestoreTargetError
+
         if self.definitions is None:
             assert self.root is not None  # noqa: S101 - one of the two is set
             return self.root / component, []
+        kind = self.definitions.component(component).kind
+        if kind in ("airflow_database", "airflow_objects"):
+            raise RestoreTargetError(
+                f"{component} is of kind {kind}, which is not restored in place: the Airflow that would do it"
+                " uses it. Restore it into a target folder, and load it from there as"
+                " docs/runbooks/airflow_maintenance.md says; or leave it out of Components"
+            )
         path = self.definitions.path_of(component, settings.kit_dir()).resolve()
         if isinstance(self.definitions.component(component), FilesComponent):
             return path, []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import Components
+from fastvlm_ops.hooks.airflow_db import AirflowDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.shared import EvidenceOperator
 
@@ -71,7 +72,15 @@ def source_named(definitions: Components, name: str) -> Source:
     :param definitions: ``components.yaml``
     :param name: of the component
     :raises DefinitionError: there is no such component, or its path cannot be resolved
+    :raises OperationsDatabaseError: the connection to Airflow's own database cannot be used
+    :raises SourceError: Airflow's database is of a kind that cannot be backed up
     """
     from fastvlm_ops.core.backup.components import source_of
 
-    return source_of(definitions, name, kit_dir=settings.kit_dir(), scratch_dir=settings.scratch_dir())
+    return source_of(
+        definitions,
+        name,
+        kit_dir=settings.kit_dir(),
+        scratch_dir=settings.scratch_dir(),
+        airflow_database=lambda conn_id: AirflowDatabaseHook(conn_id).url(),
+    )

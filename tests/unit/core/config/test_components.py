@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -80,8 +81,8 @@ def test_the_shipped_file_is_good() -> None:
         pytest.param("a: 2026-02-31\n", "is not valid YAML: day is out of range", id="YAML date"),
         pytest.param(
             one("{name: a, kind: files, pth: x}"),
-            "line 3, components[0].pth: is not a known key; known here: name, path, description,"
-            " newest_backup_max_age_hours, kind, exclude, on_change, watch. Did you mean 'path'?",
+            "line 3, components[0].pth: is not a known key; known here: name, description,"
+            " newest_backup_max_age_hours, path, kind, exclude, on_change, watch. Did you mean 'path'?",
             id="unknown key",
         ),
         pytest.param(
@@ -89,12 +90,14 @@ def test_the_shipped_file_is_good() -> None:
         ),
         pytest.param(
             one("{name: a, path: x}"),
-            "line 3, components[0].kind: is missing; expected one of files, sqlite",
+            "line 3, components[0].kind: is missing; expected one of airflow_database,"
+            " airflow_objects, files, sqlite",
             id="no kind",
         ),
         pytest.param(
             one("{name: a, kind: ftp, path: x}"),
-            "components[0].kind: 'ftp' is not known; expected one of 'files', 'sqlite'",
+            "components[0].kind: 'ftp' is not known; expected one of 'files', 'sqlite',"
+            " 'airflow_database', 'airflow_objects'",
             id="unknown kind",
         ),
         pytest.param(
@@ -146,6 +149,17 @@ def test_the_shipped_file_is_good() -> None:
             id="watch of sqlite",
         ),
         pytest.param(
+            one("{name: a, kind: airflow_database, path: x.db}"),
+            "components[0].path: is not a known key; known here: name, description,"
+            " newest_backup_max_age_hours, connection, kind",
+            id="path of a database with a connection",
+        ),
+        pytest.param(
+            one("{name: a, kind: airflow_objects, connection: 'a b'}"),
+            "components[0].connection: 'a b' cannot be the id of a connection; expected letters",
+            id="connection",
+        ),
+        pytest.param(
             one(WATCHED.format("a")) + "retention: {keep_daly: 3}\n",
             "retention.keep_daly: is not a known key; known here: keep_last, keep_daily,",
             id="unknown retention",
@@ -170,6 +184,24 @@ def test_refuses_with_one_clear_message(tmp_path: Path, text: str, expected: str
     assert expected in message
     assert message.startswith(str(tmp_path / "components.yaml"))
     assert "pydantic" not in message
+
+
+def test_airflows_own_have_a_connection_and_no_path(tmp_path: Path) -> None:
+    text = one(
+        "{name: a, kind: airflow_database}\n  - {name: b, kind: airflow_objects, connection: other_db}"
+    )
+    components = load(tmp_path, text)
+    assert [components.component(name).connection for name in "ab"] == ["fastvlm_airflow_db", "other_db"]
+    assert list(components.objectives) == ["a", "b"]
+    with pytest.raises(DefinitionError, match="'a' is of kind airflow_database, which has no path"):
+        components.path_of("a", Path("/kit"))
+
+
+def test_the_examples_in_the_shipped_file_are_good(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[4] / "include" / "components.yaml").read_text()
+    with_examples = re.sub(r"^  # (?=- name|  \w+:)", "  ", text, flags=re.M)
+    added = load(tmp_path, with_examples).names[4:]
+    assert added == ["airflow_database", "airflow_objects"]
 
 
 def test_reads_what_is_watched_and_kept(tmp_path: Path) -> None:
