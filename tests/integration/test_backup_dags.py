@@ -5,9 +5,12 @@ One Airflow for all tests, which build on each other in the order in which they 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,6 +39,7 @@ class Up:
     folder: Path
     airflow: AirflowStack
     client: AirflowClient
+    connection: dict[str, Any]
     full_set: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -121,10 +125,11 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         migration = airflow.start_migration()
         server.start()
         assert processes.wait(migration) == 0, migration.log.read_text()
-        airflow.start({"fastvlm_s3": connection_to(server)})
+        connection = connection_to(server)
+        airflow.start({"fastvlm_s3": connection})
         airflow.wait(print)
         with AirflowClient(airflow.url, USER, airflow.password) as client:
-            yield prepared(Up(folder, airflow, client))
+            yield prepared(Up(folder, airflow, client, connection))
     finally:
         processes.stop(patience_seconds=0)
         shutil.rmtree(folder / "s3" / "data", ignore_errors=True)  # pytest keeps the folders of three runs
@@ -142,6 +147,20 @@ def prepared(up: Up) -> Up:
     first = up.next_watcher_run(0, since)
     assert first.state == "success"
     return up
+
+
+def test_the_doctor_finds_nothing_wrong(up: Up) -> None:
+    command = [sys.executable, "-m", "fastvlm_ops.cli", "doctor", "--json"]
+    environment = up.airflow.environment() | {"AIRFLOW_CONN_FASTVLM_S3": json.dumps(up.connection)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    findings = {finding["check"]: finding for finding in json.loads(result.stdout)}
+    unwell = {check: finding for check, finding in findings.items() if finding["state"] != "ok"}
+    assert unwell.keys() == {"dags"}  # those that this test leaves paused
+    assert unwell["dags"]["state"] == "warning"
+    assert result.returncode == 0
+    assert findings["scheduler"]["found"].startswith("runs; last heartbeat ")
+    assert "opens with the passphrase" in findings["repository"]["found"]
+    assert "its tables are at version" in findings["operations database"]["found"]
 
 
 def test_a_burst_of_edits_starts_one_run_within_a_minute(up: Up) -> None:

@@ -99,19 +99,11 @@ class ComponentChangeTrigger(BaseEventTrigger):
 def _signature(component: str) -> str:
     # Imported here, in a thread, since it is much.
     from fastvlm_ops.core.backup.compare import quick_signature
-    from fastvlm_ops.core.backup.components import source_of
     from fastvlm_ops.core.backup.errors import SourceError
     from fastvlm_ops.core.config import load_components
-    from fastvlm_ops.hooks.airflow_db import AirflowDatabaseHook
+    from fastvlm_ops.hooks.components import source_named
 
-    definitions = load_components(settings.include_dir())
-    source = source_of(
-        definitions,
-        component,
-        kit_dir=settings.kit_dir(),
-        scratch_dir=settings.scratch_dir(),
-        airflow_database=lambda conn_id: AirflowDatabaseHook(conn_id).url(),
-    )
+    source = source_named(load_components(settings.include_dir()), component)
     try:
         return quick_signature(source)
     except SourceError as error:

@@ -72,17 +72,17 @@ def definitions(places: Places) -> Iterator[Finding]:
 
 def _components(places: Places) -> Iterator[Finding]:
     """Each component's source, as a backup checks it before it sends anything."""
-    from fastvlm_ops.core.backup.components import source_of
     from fastvlm_ops.core.backup.errors import SourceError
     from fastvlm_ops.core.config import DefinitionError, load_components
+    from fastvlm_ops.hooks.components import source_named
+    from fastvlm_ops.hooks.operations_db import OperationsDatabaseError
 
     components = load_components(places.include)
     problems = []
     for position, name in enumerate(components.names):
         try:
-            kit_dir, scratch_dir = settings.kit_dir(), settings.scratch_dir()
-            source_of(components, name, kit_dir=kit_dir, scratch_dir=scratch_dir).check()
-        except (SourceError, DefinitionError, settings.SettingError) as error:
+            source_named(components, name).check()
+        except (SourceError, DefinitionError, OperationsDatabaseError, settings.SettingError) as error:
             problems.append(f"components[{position}] ({name}): {error}")
     if problems:
         remedy = f"edit {components.file}, or mend what it names"

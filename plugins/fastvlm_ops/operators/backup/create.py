@@ -10,8 +10,9 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import Components, include_hash, load_components
+from fastvlm_ops.hooks.components import source_named
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseError
-from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id, source_named
+from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
 from fastvlm_ops.operators.shared import as_of, run_key
 from fastvlm_ops.triggers.backup import SIGNATURE_KEY, WATCHED_ASSET
 

@@ -6,9 +6,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_ops import settings
-from fastvlm_ops.core.config import Components
-from fastvlm_ops.hooks.airflow_db import AirflowDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.shared import EvidenceOperator
 
@@ -16,7 +13,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fastvlm_ops.core.backup.progress import Progress
-    from fastvlm_ops.core.backup.sources import Source
 
 
 class RepositoryOperator(EvidenceOperator):
@@ -64,23 +60,3 @@ def backup_set_id(kind: str, moment: datetime, key: str) -> str:
     """
     digest = hashlib.sha256(key.encode()).hexdigest()[:8]
     return f"{kind}-{moment:%Y%m%dT%H%M%SZ}-{digest}"
-
-
-def source_named(definitions: Components, name: str) -> Source:
-    """Return what the engine reads a component from.
-
-    :param definitions: ``components.yaml``
-    :param name: of the component
-    :raises DefinitionError: there is no such component, or its path cannot be resolved
-    :raises OperationsDatabaseError: the connection to Airflow's own database cannot be used
-    :raises SourceError: Airflow's database is of a kind that cannot be backed up
-    """
-    from fastvlm_ops.core.backup.components import source_of
-
-    return source_of(
-        definitions,
-        name,
-        kit_dir=settings.kit_dir(),
-        scratch_dir=settings.scratch_dir(),
-        airflow_database=lambda conn_id: AirflowDatabaseHook(conn_id).url(),
-    )
