@@ -53,6 +53,7 @@ FORBIDDEN_IMPORTS = [
     ("core.backup", "import airflow", "core imports no Airflow"),
     ("core.backup", "from fastvlm_ops import settings", "core imports no Airflow"),
     ("core.config", "from fastvlm_ops.core import backup", "Domains of core"),
+    ("core.programs", "from fastvlm_ops.core import backup", "Domains of core"),
     ("core.slo", "from fastvlm_ops.core import backup", "Of the domains, only"),
     ("core.slo", "from fastvlm_ops.core import health", "Domains of core"),
     ("dag_building", "from fastvlm_ops.hooks import s3", "dag_building uses nothing but"),

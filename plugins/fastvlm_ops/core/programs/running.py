@@ -86,7 +86,7 @@ def run(
         output, errors = child.communicate(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
         output, errors = _kill(child)
-        what = f"did not end within {timeout_seconds:g} s and was killed"
+        what = f"did not end within {timeout_seconds:.0f} s and was killed"
         raise ProgramTimeoutError(name, what, output + errors) from None
     except BaseException:
         _kill(child)
