@@ -16,6 +16,7 @@ from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
 from fastvlm_ops.core.backup.keys import KeyRing
 from fastvlm_ops.core.backup.packs import (
     RECORD,
+    RECORDS,
     Record,
     check_records,
     pack_object_name,
@@ -155,12 +156,13 @@ class ChunkIndex:
                 yield Location(name, size_bytes, Record(*RECORD.unpack_from(self._records, start)))
             position += 1
 
-    def _first_rows(self, chunk_ids: list[bytes]) -> np.ndarray:
-        """Of each chunk the first row that may be its own: that has its prefix, or else any."""
-        prefixes = np.frombuffer(b"".join(chunk_ids), np.uint64)[:: len(chunk_ids[0]) // 8]
-        positions = np.minimum(self._prefixes.searchsorted(prefixes), len(self) - 1)
+    def _first_rows(self, chunk_ids: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Of each chunk the first row with its prefix, or else any, and whether that is the chunk's own."""
+        wanted = np.frombuffer(b"".join(chunk_ids), np.uint64).reshape(len(chunk_ids), -1)
+        positions = np.minimum(self._prefixes.searchsorted(wanted[:, 0]), len(self) - 1)
         rows: np.ndarray = self._rows[positions]
-        return rows
+        words = np.frombuffer(self._records, np.uint64).reshape(-1, RECORD.size // 8)
+        return rows, (words[rows, : wanted.shape[1]] == wanted).all(axis=1)
 
     def packs_of(self, chunk_ids: list[bytes]) -> list[str | None]:
         """Of each chunk the first pack that has it, or None; None also means that only :meth:`find` can
@@ -168,25 +170,29 @@ class ChunkIndex:
         """
         if len(chunk_ids) < _WORTH_A_BATCH or not len(self):
             return [None] * len(chunk_ids)
-        rows = self._first_rows(chunk_ids)
-        words = np.frombuffer(self._records, np.uint64).reshape(-1, RECORD.size // 8)
-        width = len(chunk_ids[0]) // 8
-        wanted = np.frombuffer(b"".join(chunk_ids), np.uint64).reshape(-1, width)
-        equal = (words[rows, :width] == wanted).all(axis=1)
+        rows, equal = self._first_rows(chunk_ids)
         packs = np.where(equal, self._pack_of_row[rows].astype(np.int64), -1).tolist()
         return [self._packs[pack][0] if pack >= 0 else None for pack in packs]
+
+    def total_length(self, chunk_ids: list[bytes]) -> int | None:
+        """Bytes of all these chunks; None also means that only :meth:`find_all` can tell."""
+        if len(chunk_ids) < _WORTH_A_BATCH or not len(self):
+            return None
+        rows, equal = self._first_rows(chunk_ids)
+        lengths = np.frombuffer(self._records, RECORDS)["length"]
+        return int(lengths[rows].sum(dtype=np.int64)) if equal.all() else None
 
     def find_all(self, chunk_ids: list[bytes]) -> list[Location | None]:
         """As :meth:`find`, for many at once: a call of NumPy for each would cost most of the time."""
         if len(chunk_ids) < _WORTH_A_BATCH or not len(self):
             return [self.find(chunk_id) for chunk_id in chunk_ids]
-        rows = self._first_rows(chunk_ids)
+        rows, equal = self._first_rows(chunk_ids)
         packs = self._pack_of_row[rows].tolist()
         found: list[Location | None] = []
-        for chunk_id, row, pack in zip(chunk_ids, rows.tolist(), packs, strict=True):
-            record = Record(*RECORD.unpack_from(self._records, row * RECORD.size))
-            if record.chunk_id == chunk_id:
+        for chunk_id, row, pack, is_own in zip(chunk_ids, rows.tolist(), packs, equal.tolist(), strict=True):
+            if is_own:
                 name, size_bytes = self._packs[pack]
+                record = Record(*RECORD.unpack_from(self._records, row * RECORD.size))
                 found.append(Location(name, size_bytes, record))
             else:  # another one has the same prefix, or there is none
                 found.append(self.find(chunk_id))

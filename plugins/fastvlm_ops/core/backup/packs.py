@@ -48,7 +48,7 @@ class Record(NamedTuple):
     stride: int
 
 
-_RECORDS = np.dtype(
+RECORDS = np.dtype(
     [
         ("chunk_id", "V32"),
         *((name, "<u4") for name in ("offset", "stored_length", "raw_length", "inner_offset", "length")),
@@ -63,7 +63,7 @@ def check_records(data: bytes | memoryview, name: str) -> None:
     """:raises CorruptionError: when a record contradicts itself."""
     if len(data) % RECORD.size:
         raise CorruptionError(f"{name}: a list of records of {len(data)} bytes")
-    records = np.frombuffer(data, _RECORDS)
+    records = np.frombuffer(data, RECORDS)
     ends = records["inner_offset"].astype(np.uint64) + records["length"]
     bad = (records["raw_length"] > MAXIMUM_FRAME_BYTES) | (ends > records["raw_length"])
     if bad.any():

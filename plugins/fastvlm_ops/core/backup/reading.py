@@ -122,6 +122,14 @@ class ChunkReader:
             for chunk_id, location in zip(chunk_ids, self._index.find_all(chunk_ids), strict=True)
         ]
 
+    def total_length(self, chunk_ids: list[bytes]) -> int:
+        """Bytes of chunks.
+
+        :raises CorruptionError: when no pack holds one of them.
+        """
+        total = self._index.total_length(chunk_ids)
+        return sum(place.record.length for place in self.locate_all(chunk_ids)) if total is None else total
+
     def get(self, chunk_id: bytes) -> bytes:
         """The bytes of a chunk, from any pack that has it intact.
 

@@ -35,6 +35,7 @@ from fastvlm_ops.core.backup.tree import Entry, TreeValidator
 
 _CONFLICTS_SHOWN = 5
 _LINKS_AT_ONCE = 128
+_ENTRIES_KEPT = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class _Plan:
     files: int = 0
     size_bytes: int = 0
     stored_bytes: int = 0
+    entries: list[Entry] = field(default_factory=list)  # of all the tree, where it is small
+
+    @property
+    def is_small(self) -> bool:
+        """Whether ``entries`` are all there are."""
+        return len(self.entries) <= _ENTRIES_KEPT
 
 
 def restore_snapshot(
@@ -122,7 +129,8 @@ def restore_snapshot(
         return result
     meter = ProgressMeter("restore", record["component"], progress, total_bytes=plan.stored_bytes)
     with marker, TreeWriter(target, snapshot_id, keep_replaced) as writer:
-        _write_tree(reader, selection.apply(read_tree(reader, manifest["tree"])), writer, present, meter)
+        entries = plan.entries if plan.is_small else read_tree(reader, manifest["tree"])
+        _write_tree(reader, selection.apply(entries), writer, present, meter)
     meter.report()
     return replace(
         result,
@@ -142,6 +150,8 @@ def _validate(reader: ChunkReader, manifest: dict[str, Any], selection: Selectio
     selected = False
     for entry in read_tree(reader, manifest["tree"]):
         validator.check(entry)
+        if len(plan.entries) <= _ENTRIES_KEPT:
+            plan.entries.append(entry)
         chosen = selection.selects(entry)
         selected = selected or chosen
         if entry.type != "file":
@@ -167,10 +177,9 @@ def _validate(reader: ChunkReader, manifest: dict[str, Any], selection: Selectio
 
 def _check_chunks(reader: ChunkReader, entry: Entry) -> None:
     try:
-        places = reader.locate_all(list(reader.ids(entry.contents)))
+        found = reader.total_length(list(reader.ids(entry.contents)))
     except CorruptionError as error:
         raise CorruptionError(f"{show(entry.path)} cannot be restored: {error}") from error
-    found = sum(place.record.length for place in places)
     if found != entry.stored_bytes:
         raise CorruptionError(
             f"{show(entry.path)} states {entry.stored_bytes} bytes, its chunks have {found}"
