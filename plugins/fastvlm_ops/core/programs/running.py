@@ -93,12 +93,15 @@ def run(
         raise
     finally:
         _running.discard(child)
-    if child.returncode < 0:
-        what = f"was killed by signal {signal.Signals(-child.returncode).name}"
-        raise ProgramError(name, what, output + errors)
-    if child.returncode:
-        raise ProgramError(name, f"ended with status {child.returncode}", output + errors)
+    _require_success(child.returncode, name, output + errors)
     return Output(output, errors)
+
+
+def _require_success(status: int, name: str, output: str) -> None:
+    if status < 0:
+        raise ProgramError(name, f"was killed by signal {signal.Signals(-status).name}", output)
+    if status:
+        raise ProgramError(name, f"ended with status {status}", output)
 
 
 def kill_running() -> None:
