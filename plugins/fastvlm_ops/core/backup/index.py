@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -203,14 +203,24 @@ class ChunkIndex:
         return next(self.locations(chunk_id), None)
 
 
+def read_segment(storage: S3Storage, name: str) -> bytes:
+    """A segment as it is stored."""
+    return storage.get(name, limit_bytes=_SEGMENT_LIMIT_BYTES)
+
+
 def _read_segments(
-    storage: S3Storage, ring: KeyRing, repository_id: str, names: list[str], damaged: dict[str, str]
+    storage: S3Storage,
+    ring: KeyRing,
+    repository_id: str,
+    names: list[str],
+    fetched: dict[str, Future[bytes]],
+    damaged: dict[str, str],
 ) -> dict[str, PackRecords]:
     """Packs by name; ``damaged`` gets the segments that cannot be read, whose packs have footers yet."""
 
     def read(name: str) -> tuple[list[str], list[PackRecords]]:
         try:
-            data = storage.get(name, limit_bytes=_SEGMENT_LIMIT_BYTES)
+            data = fetched[name].result() if name in fetched else read_segment(storage, name)
             payload = unseal(ring, repository_id, "I", name, data, limit_bytes=_SEGMENT_LIMIT_BYTES)
             supersedes, packs = decode_segment(payload, name)
             for pack in packs:
@@ -240,11 +250,13 @@ def load_index(
     *,
     warn: Callable[[str], None],
     segments: list[ObjectInfo] | None = None,
+    fetched: dict[str, Future[bytes]] | None = None,
     packs: list[ObjectInfo] | None = None,
 ) -> ChunkIndex:
     """All segments, checked against the listing of the packs; unindexed packs by their footers.
 
     :param segments: what is below ``index/``, where that has been listed just now
+    :param fetched: segments by name that are read or being read already
     :param packs: what is below ``packs/``, likewise
     :param warn: told of segments that are damaged, and of unindexed packs that cannot be read. No snapshot
         needs such a pack unless its segment was lost too; then restoring names the chunk.
@@ -253,7 +265,7 @@ def load_index(
     damaged: dict[str, str] = {}
     found = storage.list("index/") if segments is None else segments
     usable = [info.name for info in found if info.name not in state.condemned_names("indexes")]
-    indexed = _read_segments(storage, ring, repository_id, usable, damaged)
+    indexed = _read_segments(storage, ring, repository_id, usable, fetched or {}, damaged)
     for problem in damaged.values():
         warn(f"index segment is unusable, the footers of its packs are read instead: {problem}")
     if packs is None or indexed.keys() - condemned - {info.name for info in packs}:

@@ -17,7 +17,7 @@ from fastvlm_ops.core.backup.index import ChunkIndex, Location
 from fastvlm_ops.core.backup.packs import check_chunk, open_frame
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sealing import FORMAT, HEADER_BYTES, Header
-from fastvlm_ops.core.backup.tree import Entry, IdList, decode_entries
+from fastvlm_ops.core.backup.tree import Entry, IdList, decode_entry, split_lines
 
 T = TypeVar("T", bytes, memoryview)
 
@@ -315,6 +315,11 @@ def _position(wanted: list[Wanted]) -> tuple[str, int]:
     return wanted[0].places[0].pack, wanted[0].places[0].record.offset
 
 
+def read_lines(reader: ChunkReader, tree: dict[str, Any]) -> Iterator[bytes]:
+    """Lines of a manifest's tree, each an entry, in order, not yet decoded."""
+    return split_lines(map(reader.get, reader.ids(IdList.from_json(tree, "the tree"))))
+
+
 def read_tree(reader: ChunkReader, tree: dict[str, Any]) -> Iterator[Entry]:
     """Entries of a manifest's tree, in order, not yet validated."""
-    yield from decode_entries(map(reader.get, reader.ids(IdList.from_json(tree, "the tree"))))
+    return map(decode_entry, read_lines(reader, tree))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -22,13 +22,14 @@ from fastvlm_ops.core.backup.errors import (
     RepositoryNotFoundError,
     UnsafeEndpointError,
 )
-from fastvlm_ops.core.backup.index import ChunkIndex, load_index
+from fastvlm_ops.core.backup.index import ChunkIndex, load_index, read_segment
 from fastvlm_ops.core.backup.keys import KeyRing, open_ring, write_passphrase_slot
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
 from fastvlm_ops.core.backup.storage import IGNORED, ObjectInfo, S3Storage, probe_conditional_writes
 
 CONFIG_NAME = "config.json"
 _CONFIG_LIMIT_BYTES = 1 << 20
+_READERS = 4
 _LISTED = ("log/", "index/", "packs/")
 
 
@@ -49,6 +50,7 @@ class Repository:
         self.repository_id: str = self.config["repository_id"]
         self.log = CommitLog(storage, ring)
         self._listings = listings or {}
+        self._segments: dict[str, Future[bytes]] = {}  # beside the log's entries, the first time
         self._is_probed = False
         self._first_index: ChunkIndex | None = None
 
@@ -83,7 +85,12 @@ class Repository:
 
     def refresh(self) -> LogState:
         """The log as it stands now; the first time, as :func:`open_repository` listed it."""
-        return self.log.refresh(self._listed("log/"))
+        if "index/" not in self._listings or self._segments:
+            return self.log.refresh(self._listed("log/"))
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
+            for name in [info.name for info in self._listings["index/"]()]:
+                self._segments[name] = pool.submit(read_segment, self.storage, name)
+            return self.log.refresh(self._listed("log/"))
 
     def _listed(self, prefix: str) -> list[ObjectInfo] | None:
         """What was listed when the repository was opened; good for one use."""
@@ -97,6 +104,7 @@ class Repository:
             for problem in index.damaged.values():
                 warn(problem)
             return index
+        fetched, self._segments = self._segments, {}
         return load_index(
             self.storage,
             self.ring,
@@ -104,6 +112,7 @@ class Repository:
             self.log.state,
             warn=warn,
             segments=self._listed("index/"),
+            fetched=fetched,
             packs=self._listed("packs/"),
         )
 

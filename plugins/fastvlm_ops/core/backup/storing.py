@@ -16,7 +16,7 @@ from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
 from fastvlm_ops.core.backup.files import store_contents
 from fastvlm_ops.core.backup.parent import ParentEntries, is_settled
 from fastvlm_ops.core.backup.progress import ProgressMeter
-from fastvlm_ops.core.backup.reading import ChunkReader, read_tree
+from fastvlm_ops.core.backup.reading import ChunkReader, read_lines
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sources import (
     ScannedEntry,
@@ -71,10 +71,10 @@ def store_source(run: Storing, parent: dict[str, Any] | None, *, trusted: bool) 
         run.files, run.size_bytes = parent["totals"]["files"], parent["totals"]["size_bytes"]
         run.meter.add(files=run.files, read_bytes=run.size_bytes)
         return {key: parent[key] for key in ("evidence", "totals", "tree")}
-    entries = read_tree(run.reader, parent["tree"]) if parent else iter(())
+    lines = read_lines(run.reader, parent["tree"]) if parent else iter(())
     started_ns = parent["started_ns"] if parent else 0
     with source.open() as view:
-        beside = ParentEntries(entries, started_ns, trusted, run.warnings.append)
+        beside = ParentEntries(lines, started_ns, trusted, run.warnings.append)
         scan = _Scan(view, beside, run.repository.chunker("content"))
         tree = _store_tree(run, scan)
         run.warnings += view.warnings
@@ -176,8 +176,12 @@ def _store_file(run: Storing, scan: _Scan, scanned: ScannedEntry) -> bool:
             entry.hard_link = first
             run.files += 1
             return True
-    old = scan.parent_entries.unchanged(entry) if scan.view.can_skip_unchanged else None
-    if old is not None and (scan.parent_entries.trusted or _all_stored(run, old)):
+    can_skip = scan.view.can_skip_unchanged
+    taken_over = can_skip and scan.parent_entries.take_over(entry)
+    old = scan.parent_entries.unchanged(entry) if can_skip and not taken_over else None
+    if taken_over:
+        run.meter.add(read_bytes=entry.size)
+    elif old is not None and (scan.parent_entries.trusted or _all_stored(run, old)):
         entry.contents, entry.blake3, entry.extents = old.contents, old.blake3, old.extents
         run.meter.add(read_bytes=entry.size)
     elif not _read_file(run, scan, scanned):

@@ -10,6 +10,8 @@ from typing import Any
 
 from fastvlm_ops.core.backup.errors import CorruptionError
 
+_METADATA = ("type", "mode", "uid", "gid", "user", "group", "mtime_ns")
+_OF_A_FILE = (*_METADATA, "size", "ctime_ns", "inode", "device")
 TYPES = ("directory", "file", "symlink", "fifo", "socket")
 _ROOT = b"."
 MODE_MASK = 0o7777
@@ -57,6 +59,7 @@ class Entry:
     hard_link: bytes | None = None
     target: bytes | None = None
     xattrs: dict[str, bytes] = field(default_factory=dict)
+    line: bytes | None = field(default=None, compare=False, repr=False)  # as encoded, where that is known
 
     @property
     def parts(self) -> tuple[bytes, ...]:
@@ -93,9 +96,11 @@ def _get_bytes(content: dict[str, Any], key: str) -> bytes | None:
 
 def encode_entry(entry: Entry) -> bytes:
     """One line of the tree, line end included."""
+    if entry.line is not None:
+        return entry.line + b"\n"
     content: dict[str, Any] = {}
     _put_bytes(content, "path", entry.path)
-    for name in ("type", "mode", "uid", "gid", "user", "group", "mtime_ns"):
+    for name in _METADATA:
         content[name] = getattr(entry, name)
     if entry.hard_link is not None:
         _put_bytes(content, "hard_link", entry.hard_link)
@@ -112,13 +117,43 @@ def encode_entry(entry: Entry) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
-def decode_entry(line: bytes) -> Entry:
-    """:raises CorruptionError: when the line is not a well-formed entry."""
+def decode_line(line: bytes) -> dict[str, Any]:
+    """:raises CorruptionError: when the line is not a JSON object."""
     try:
         content = json.loads(line)
-        path = _get_bytes(content, "path")
-        if path is None:
-            raise CorruptionError("an entry of the tree has no path")
+    except ValueError as error:
+        raise CorruptionError(f"an entry of the tree is malformed: {error}") from error
+    if not isinstance(content, dict):
+        raise CorruptionError("an entry of the tree is malformed: it is no JSON object")
+    return content
+
+
+def path_of(content: dict[str, Any]) -> bytes:
+    """:raises CorruptionError: when the line has none."""
+    path = _get_bytes(content, "path")
+    if path is None:
+        raise CorruptionError("an entry of the tree has no path")
+    return path
+
+
+def is_line_of(content: dict[str, Any], entry: Entry) -> bool:
+    """Whether a line is a file's that is in nothing but its contents unlike this entry; False also means that
+    only the decoded entry can tell.
+    """
+    return (
+        not entry.xattrs
+        and "xattrs" not in content
+        and "blake3" in content
+        and content.get("path", "").encode() == entry.path
+        and all(content.get(name) == getattr(entry, name) for name in _OF_A_FILE)
+    )
+
+
+def decode_entry(line: bytes | dict[str, Any]) -> Entry:
+    """:raises CorruptionError: when the line is not a well-formed entry."""
+    try:
+        content = decode_line(line) if isinstance(line, bytes) else line
+        path = path_of(content)
         shown = path.decode(errors="backslashreplace")
         if content["type"] not in TYPES:
             raise CorruptionError(f"{shown}: unknown type {content['type']!r}")
@@ -147,14 +182,19 @@ def decode_entry(line: bytes) -> Entry:
         raise CorruptionError(f"an entry of the tree is malformed: {error}") from error
 
 
-def decode_entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
-    """Entries of a tree that comes in pieces cut anywhere."""
+def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines of a tree that comes in pieces cut anywhere, without their ends."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
-        yield from map(decode_entry, lines)
+        yield from lines
     if rest:
         raise CorruptionError("the tree ends in the middle of an entry")
+
+
+def decode_entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
+    """Entries of a tree that comes in pieces cut anywhere."""
+    return map(decode_entry, split_lines(pieces))
 
 
 class TreeValidator:
