@@ -18,6 +18,7 @@ import fastvlm_ops
 from fastvlm_ops.core.backup.chunking import require_compiled_chunker
 from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
+from fastvlm_ops.core.backup.memory import keep_freed_memory
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest
 from fastvlm_ops.core.backup.repository import Repository
@@ -96,6 +97,7 @@ def create_snapshot(
     :raises StorageError: or a subclass, naming the permission or the cause.
     """
     require_compiled_chunker()
+    keep_freed_memory()
     source.check()
     made = repository.refresh().snapshot_of_run(component, run_key)
     if made is not None:

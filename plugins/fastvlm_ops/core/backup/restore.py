@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
+from fastvlm_ops.core.backup.memory import keep_freed_memory
 from fastvlm_ops.core.backup.placing import TreeWriter
 from fastvlm_ops.core.backup.present import PresentTree
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
@@ -108,6 +109,7 @@ def restore_snapshot(
     """
     if overwrite and keep_replaced is None:
         raise RestoreTargetError("overwriting needs a folder for what it replaces")
+    keep_freed_memory()
     record = repository.refresh().snapshots.get(snapshot_id)
     if record is None:
         raise BackupNotFoundError(f"there is no snapshot {snapshot_id!r} in {repository.storage}")
