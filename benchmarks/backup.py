@@ -115,7 +115,8 @@ class Benchmark:
         command = tool.commands(operation, bucket)
         assert command is not None
         before = self._stored(bucket)
-        settle(self._place.work / "seaweedfs" if operation == "restore" else self._workload.tree)
+        folder = self._place.work / "seaweedfs" if operation == "restore" else self._workload.tree
+        settle(folder, scratch=self._place.work)
         cost = measure(
             command,
             environment=tool.environment(bucket),

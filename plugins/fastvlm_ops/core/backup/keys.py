@@ -25,6 +25,7 @@ from fastvlm_ops.core.backup.storage import S3Storage
 SCRYPT = {"n": 1 << 15, "r": 8, "p": 1}  # 32 MiB, about 0.1 s
 _SCRYPT_LIMIT = 1 << 23  # n·r: 1 GiB; a hostile slot must not exhaust memory
 _SLOT_LIMIT_BYTES = 1 << 20
+_CIPHERS_KEPT = 64
 
 
 def derive(secret: bytes, info: str, *, salt: bytes | None = None, length: int = 32) -> bytes:
@@ -76,8 +77,21 @@ class KeyRing:
         return int.from_bytes(derive(self.root, "fastvlm-ops/1/chunker-seed", length=8), "little") >> 1
 
     def object_cipher(self, epoch: int, salt: bytes, kind: str) -> AESGCM:
-        """The cipher of one object; its key is fresh because the salt is."""
-        return AESGCM(derive(self.epochs[epoch], f"fastvlm-ops/1/object/{kind}", salt=salt))
+        """The cipher of one object; its key is fresh because the salt is.
+
+        The newest few are kept: a pack is opened frame by frame.
+        """
+        cipher = self._ciphers.get((epoch, salt, kind))
+        if cipher is None:
+            cipher = AESGCM(derive(self.epochs[epoch], f"fastvlm-ops/1/object/{kind}", salt=salt))
+            if len(self._ciphers) >= _CIPHERS_KEPT:
+                self._ciphers.clear()
+            self._ciphers[epoch, salt, kind] = cipher
+        return cipher
+
+    @cached_property
+    def _ciphers(self) -> dict[tuple[int, bytes, str], AESGCM]:
+        return {}
 
 
 def _slot_aad(repository_id: str, slot: str) -> bytes:
