@@ -116,7 +116,7 @@ class Benchmark:
         assert command is not None
         before = self._stored(bucket)
         folder = self._place.work / "seaweedfs" if operation == "restore" else self._workload.tree
-        settle(folder, scratch=self._place.work)
+        settle(folder)
         cost = measure(
             command,
             environment=tool.environment(bucket),

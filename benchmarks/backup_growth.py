@@ -204,7 +204,7 @@ def _measure(tool: Tool, operation: str, bucket: str, place: Place) -> Measureme
     command = tool.commands(operation, bucket)
     assert command is not None
     at = command.index("--bucket")
-    settle(place.tree if operation == "full" else None, scratch=place.work)
+    settle(place.tree if operation == "full" else None)
     cost = measure(
         [*command[:at], "--traffic", traffic, *command[at:]],
         environment=tool.environment(bucket),

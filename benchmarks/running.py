@@ -56,18 +56,13 @@ def work_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(folder: Path | None = None, *, scratch: Path) -> None:
+def settle(folder: Path | None = None) -> None:
     """Bring about the same start for each run: nothing left to be written, a folder read into memory, and
     free memory that has been used before, since what a virtual machine has never touched comes slowly.
 
     :param folder: that the run will read, so that no program finds more of it in the page cache than another
-    :param scratch: folder for a file that is written and removed again
     """
-    touched = scratch / "touched"
-    with touched.open("wb") as file:
-        for _ in range(_TOUCHED_BYTES // _READ_BYTES):
-            file.write(bytes(_READ_BYTES))
-    touched.unlink()
+    bytearray(_TOUCHED_BYTES)  # given back at once
     for path in folder.rglob("*") if folder else ():
         # A server may remove files of its own meanwhile; sockets cannot be read.
         with contextlib.suppress(OSError):
