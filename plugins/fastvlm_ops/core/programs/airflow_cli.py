@@ -38,6 +38,7 @@ def airflow_environment(database: URL) -> dict[str, str]:
         **kept,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.render_as_string(hide_password=False),
         "_AIRFLOW_PROCESS_CONTEXT": "server",  # not a task's, so that the database is open to it
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",  # whatever it is here: callers read what is logged
     }
 
 
