@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +81,27 @@ def bucket(seaweedfs: SeaweedFS, s3_client: S3Client) -> Iterator[str]:
     yield name
     with contextlib.suppress(Exception):  # a test may have stopped the server, or have removed it itself
         s3_client.delete_bucket(Bucket=name)  # this server removes what is in it too
+
+
+@pytest.fixture
+def rclone_url(tmp_path: Path) -> Iterator[str]:
+    """A real S3 server that ignores If-None-Match: bucket ``bucket``, keys ``key`` and ``secret``."""
+    from fastvlm_ops.local.ports import free_ports
+
+    (port,) = free_ports(1)
+    (tmp_path / "rclone" / "bucket").mkdir(parents=True)
+    command = [
+        Path(sys.executable).with_name("rclone"),
+        *("serve", "s3", tmp_path / "rclone", f"--addr=127.0.0.1:{port}"),
+        *("--auth-key=key,secret", f"--config={tmp_path / 'rclone.conf'}"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(200):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()

@@ -7,11 +7,9 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -252,28 +250,10 @@ def test_credentials_bucket_and_endpoint_are_named(seaweedfs: SeaweedFS, bucket:
 
 
 @pytest.fixture
-def rclone(tmp_path: Path) -> Iterator[S3Storage]:
+def rclone(rclone_url: str) -> S3Storage:
     """A real server that accepts If-None-Match and ignores it."""
-    (port,) = free_ports(1)
-    (tmp_path / "rclone" / "bucket").mkdir(parents=True)
-    command = [
-        Path(sys.executable).with_name("rclone"),
-        *("serve", "s3", tmp_path / "rclone", f"--addr=127.0.0.1:{port}"),
-        *("--auth-key=key,secret", f"--config={tmp_path / 'rclone.conf'}"),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(200):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            client = create_client(
-                endpoint_url=f"http://127.0.0.1:{port}", access_key_id="key", secret_access_key="secret"
-            )
-            yield S3Storage(client, "bucket", "prefix")
-        finally:
-            process.kill()
+    client = create_client(endpoint_url=rclone_url, access_key_id="key", secret_access_key="secret")
+    return S3Storage(client, "bucket", "prefix")
 
 
 def test_an_endpoint_that_ignores_conditions_is_refused(rclone: S3Storage) -> None:

@@ -189,31 +189,9 @@ def test_backups_need_not_delete(patient: Patient, seaweedfs: SeaweedFS) -> None
     assert "not delete" in findings["permissions"]["found"]
 
 
-@pytest.fixture
-def rclone(tmp_path: Path) -> Iterator[str]:
-    """A real server that accepts If-None-Match and ignores it."""
-    (port,) = free_ports(1)
-    (tmp_path / "rclone" / "bucket").mkdir(parents=True)
-    command = [
-        Path(sys.executable).with_name("rclone"),
-        *("serve", "s3", tmp_path / "rclone", f"--addr=127.0.0.1:{port}"),
-        *("--auth-key=key,secret", f"--config={tmp_path / 'rclone.conf'}"),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(200):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
-
-
-def test_conditional_writes_are_ignored(patient: Patient, rclone: str) -> None:
+def test_conditional_writes_are_ignored(patient: Patient, rclone_url: str) -> None:
     patient.connection |= {"login": "key", "password": "secret"}
-    patient.connection["extra"] |= {"endpoint_url": rclone, "bucket": "bucket"}
+    patient.connection["extra"] |= {"endpoint_url": rclone_url, "bucket": "bucket"}
     code, findings = patient.examine()
     assert code == 1
     assert unwell(findings) == NOT_RUNNING | {"conditional writes": "failed"}

@@ -192,11 +192,6 @@ def split_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         raise CorruptionError("the tree ends in the middle of an entry")
 
 
-def decode_entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
-    """Entries of a tree that comes in pieces cut anywhere."""
-    return map(decode_entry, split_lines(pieces))
-
-
 class TreeValidator:
     """Accepts entries in order, refuses every path that could leave the target or stands twice.
 
