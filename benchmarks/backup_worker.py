@@ -8,6 +8,7 @@ they carry. Credentials and passphrase come from the environment.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -19,24 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_ops.core.backup import (
-    FolderSource,
-    Progress,
-    Repository,
-    S3Storage,
-    Source,
-    SQLiteSource,
-    create_client,
-    create_snapshot,
-    initialise_repository,
-    open_repository,
-    publish_set,
-    restore_snapshot,
-    select_set,
-)
+from fastvlm_ops.core import backup
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from fastvlm_ops.core.backup import Progress, Repository, Source
 
 PASSPHRASE_VARIABLE = "FASTVLM_BENCHMARK_PASSPHRASE"  # noqa: S105 - the name of a variable
 DATABASE = Path("database") / "operations.db"
@@ -44,9 +33,9 @@ DATABASE = Path("database") / "operations.db"
 
 def _sources(tree: Path, scratch: Path) -> dict[str, Source]:
     sources: dict[str, Source] = {
-        "models": FolderSource(tree / "models"),
-        "configuration": FolderSource(tree / "configuration"),
-        "database": SQLiteSource(tree / DATABASE, scratch_dir=scratch),
+        "models": backup.FolderSource(tree / "models"),
+        "configuration": backup.FolderSource(tree / "configuration"),
+        "database": backup.SQLiteSource(tree / DATABASE, scratch_dir=scratch),
     }
     return {name: source for name, source in sources.items() if (tree / name).exists()}
 
@@ -121,6 +110,7 @@ def _side_by_side(
 
     clones = repository.beside(len(names))
     repository.storage.client.close()  # each process has connections of its own
+    gc.freeze()  # or the children's collectors would copy every page of what they share
     started = [processes.Process(target=run, args=task) for task in zip(clones, names, strict=True)]
     for process in started:
         process.start()
@@ -136,7 +126,7 @@ def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Tra
     sources = _sources(arguments.tree, arguments.scratch)
 
     def back_up(repository: Repository, component: str) -> None:
-        result = create_snapshot(
+        result = backup.create_snapshot(
             repository,
             sources[component],
             component=component,
@@ -148,7 +138,7 @@ def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Tra
 
     repository.require_conditional_writes()
     _side_by_side(repository, back_up, list(sources), traffic)
-    publish_set(
+    backup.publish_set(
         repository,
         set_id=arguments.run_key,
         kind=arguments.kind,
@@ -160,12 +150,12 @@ def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Tra
 
 def _restore(repository: Repository, arguments: argparse.Namespace, traffic: Traffic | None) -> None:
     snapshots = {
-        member.component: member.snapshot_id for member in select_set(repository, "latest").snapshots
+        member.component: member.snapshot_id for member in backup.select_set(repository, "latest").snapshots
     }
 
     def restore(repository: Repository, component: str) -> None:
         target = arguments.target / component
-        print(restore_snapshot(repository, snapshots[component], target, progress=_show).as_dict())
+        print(backup.restore_snapshot(repository, snapshots[component], target, progress=_show).as_dict())
 
     _side_by_side(repository, restore, list(snapshots), traffic)
 
@@ -190,16 +180,16 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Do what the command line says."""
     arguments = _arguments()
-    client = create_client(endpoint_url=arguments.endpoint_url)
+    client = backup.create_client(endpoint_url=arguments.endpoint_url)
     traffic = Traffic(client) if arguments.traffic else None
-    storage = S3Storage(client, arguments.bucket)
+    storage = backup.S3Storage(client, arguments.bucket)
     passphrase = os.environ[PASSPHRASE_VARIABLE]
     if arguments.action == "initialise":
-        initialise_repository(storage, passphrase)
+        backup.initialise_repository(storage, passphrase)
     elif arguments.action == "create":
-        _back_up(open_repository(storage, passphrase, chunks=True), arguments, traffic)
+        _back_up(backup.open_repository(storage, passphrase, chunks=True), arguments, traffic)
     else:
-        _restore(open_repository(storage, passphrase, chunks=True), arguments, traffic)
+        _restore(backup.open_repository(storage, passphrase, chunks=True), arguments, traffic)
     if traffic:
         arguments.traffic.write_text(json.dumps(traffic.as_dict()))
 

@@ -33,6 +33,7 @@ def quick_signature(source: Source) -> str:
             entry = scanned.entry
             status = (entry.type, entry.mode, entry.uid, entry.gid, entry.size, scanned.links)
             times = (entry.mtime_ns, entry.ctime_ns, entry.inode)
+            # A file's own attributes are not read: to change one sets its change time.
             # repr keeps a moved boundary between two values from giving the same digest.
             digest.update(repr((entry.path, *status, *times, entry.target, entry.xattrs)).encode())
     return digest.hexdigest()
@@ -60,18 +61,20 @@ def _is_equal(repository: Repository, source: Source, record: dict[str, Any]) ->
     reader = ChunkReader(repository, repository.load_index(lambda _: None))
     with source.open() as view:
         stored = read_tree(reader, manifest["tree"])
-        pairs = itertools.zip_longest(_with_hard_links(view.entries()), stored)
+        pairs = itertools.zip_longest(_as_stored(view.entries()), stored)
         return all(_is_same(here, there) for here, there in pairs)
 
 
-def _with_hard_links(scan: Iterable[ScannedEntry]) -> Iterator[ScannedEntry]:
-    """Entries with hard links as a snapshot has them."""
+def _as_stored(scan: Iterable[ScannedEntry]) -> Iterator[ScannedEntry]:
+    """Entries with hard links and attributes as a snapshot has them."""
     first_of: dict[tuple[int, int], bytes] = {}
     for scanned in scan:
         entry = scanned.entry
         if scanned.links > 1:
             first = first_of.setdefault((entry.device, entry.inode), entry.path)
             entry.hard_link = first if first != entry.path else None
+        if entry.type == "file":
+            entry.xattrs = scanned.attributes()
         yield scanned
 
 

@@ -33,12 +33,14 @@ class ScannedEntry:
     """An entry without contents, and how to open it (regular files only).
 
     ``package`` is the path of the ``.mlpackage`` folder it belongs to, which is backed up as one thing.
+    ``attributes`` reads a file's extended attributes, which its entry does not have yet.
     """
 
     entry: Entry
     open: Callable[[], int]
     links: int = 1
     package: bytes | None = None
+    attributes: Callable[[], dict[str, bytes]] = dict
 
 
 @dataclass
@@ -294,12 +296,15 @@ class FolderSource:
             raise_unless_gone(error, self.path, path)
             view.unsteady(f"{show(path)}: vanished while the folder was read")
             return None
-        entry.xattrs = _read_xattrs(directory, name)
+        if entry.type != "file":
+            entry.xattrs = _read_xattrs(directory, name)
+            return ScannedEntry(entry, lambda: -1, package=package)
 
         def open_file() -> int:
             return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
 
-        return ScannedEntry(entry, open_file, status.st_nlink if entry.type == "file" else 1, package)
+        attributes = functools.partial(_read_xattrs, directory, name)
+        return ScannedEntry(entry, open_file, status.st_nlink, package, attributes)
 
     def _names(self, directory: int, path: bytes) -> Iterator[bytes]:
         try:

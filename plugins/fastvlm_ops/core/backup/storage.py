@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
@@ -27,6 +26,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 from botocore.loaders import Loader
+from botocore.utils import parse_timestamp
 
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
@@ -64,10 +64,21 @@ class _S3Only(Loader):
         return ["s3"]
 
 
-def _session() -> boto3.Session:
+def _timestamp(value: Any) -> datetime:
+    """As botocore reads times, but for those of listings by the standard library, a hundred times as fast."""
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment: datetime = parse_timestamp(value)
+        return moment
+
+
+def _session() -> botocore.session.Session:
+    """What boto3's own session rests on: importing the rest of boto3 takes as long as a listing."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _S3Only())
-    return boto3.Session(botocore_session=session)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return session
 
 
 def create_client(
@@ -98,7 +109,7 @@ def create_client(
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
     )
-    return _session().client(
+    client: S3Client = _session().create_client(
         "s3",
         endpoint_url=endpoint_url,
         region_name=region_name or "us-east-1",
@@ -107,6 +118,7 @@ def create_client(
         aws_session_token=session_token,
         config=config,
     )
+    return client
 
 
 @dataclass(frozen=True)

@@ -173,11 +173,13 @@ def _store_file(run: Storing, scan: _Scan, scanned: ScannedEntry) -> bool:
     if scanned.links > 1:
         first = run.hard_links.setdefault(scanned_as, entry.path)
         if first != entry.path:
-            entry.hard_link = first
+            entry.hard_link, entry.xattrs = first, scanned.attributes()
             run.files += 1
             return True
     can_skip = scan.view.can_skip_unchanged
     taken_over = can_skip and scan.parent_entries.take_over(entry)
+    if not taken_over:
+        entry.xattrs = scanned.attributes()
     old = scan.parent_entries.unchanged(entry) if can_skip and not taken_over else None
     if taken_over:
         run.meter.add(read_bytes=entry.size)

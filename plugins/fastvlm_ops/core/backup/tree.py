@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from fastvlm_ops.core.backup.errors import CorruptionError
 
 _METADATA = ("type", "mode", "uid", "gid", "user", "group", "mtime_ns")
 _OF_A_FILE = (*_METADATA, "size", "ctime_ns", "inode", "device")
+_told = operator.itemgetter(*_OF_A_FILE)
+_found = operator.attrgetter(*_OF_A_FILE)
 TYPES = ("directory", "file", "symlink", "fifo", "socket")
 _ROOT = b"."
 MODE_MASK = 0o7777
@@ -120,7 +123,7 @@ def encode_entry(entry: Entry) -> bytes:
 def decode_line(line: bytes) -> dict[str, Any]:
     """:raises CorruptionError: when the line is not a JSON object."""
     try:
-        content = json.loads(line)
+        content = json.loads(line.decode())  # as text, or json would first guess the encoding
     except ValueError as error:
         raise CorruptionError(f"an entry of the tree is malformed: {error}") from error
     if not isinstance(content, dict):
@@ -137,16 +140,14 @@ def path_of(content: dict[str, Any]) -> bytes:
 
 
 def is_line_of(content: dict[str, Any], entry: Entry) -> bool:
-    """Whether a line is a file's that is in nothing but its contents unlike this entry; False also means that
-    only the decoded entry can tell.
+    """Whether a line is a file's whose status is this entry's in everything; False also means that only the
+    decoded entry can tell. Attributes are not looked at: to change one sets the status's change time.
     """
-    return (
-        not entry.xattrs
-        and "xattrs" not in content
-        and "blake3" in content
-        and content.get("path", "").encode() == entry.path
-        and all(content.get(name) == getattr(entry, name) for name in _OF_A_FILE)
-    )
+    try:
+        same = _told(content) == _found(entry) and content["path"].encode() == entry.path
+    except KeyError:  # a path that is not UTF-8, or an entry of another kind
+        return False
+    return same and "blake3" in content
 
 
 def decode_entry(line: bytes | dict[str, Any]) -> Entry:
