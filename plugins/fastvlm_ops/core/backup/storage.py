@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import botocore.session
 from botocore.config import Config
@@ -109,7 +109,7 @@ def create_client(
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
     )
-    client: S3Client = _session().create_client(
+    client: Any = _session().create_client(
         "s3",
         endpoint_url=endpoint_url,
         region_name=region_name or "us-east-1",
@@ -118,7 +118,7 @@ def create_client(
         aws_session_token=session_token,
         config=config,
     )
-    return client
+    return cast("S3Client", client)
 
 
 @dataclass(frozen=True)
