@@ -1,0 +1,1 @@
+"""Capacity: forecasts, what they need, what to do about it, and how right they were."""
