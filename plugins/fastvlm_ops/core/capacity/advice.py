@@ -1,7 +1,7 @@
-"""Recommendations in the operations database: what a run recommends depends on what earlier hours recommended.
+"""Recommendations in the operations database. What is recommended depends on what earlier hours recommended.
 
-So that backfilled runs may end in any order, each also works out anew what was recommended for later hours: when
-all runs have ended, the rows are those that runs in order would have left.
+So that backfilled runs may end in any order, each also works out anew what was recommended for later hours:
+when all runs have ended, the rows are those that runs in order would have left.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, select, text, update
 
 from fastvlm_ops.core.capacity.recommending import Recommendation, ScalingRules, ServiceState, recommend
 from fastvlm_ops.core.capacity.required import Required
-from fastvlm_ops.core.capacity.rules import Thresholds
+from fastvlm_ops.core.capacity.rules import AppliedState, Thresholds
 from fastvlm_ops.core.config.capacity import RESOURCES, Capacity
 from fastvlm_ops.core.store.tables.capacity import forecasts, recommendations
 from fastvlm_ops.core.store.upsert import upsert
@@ -75,9 +75,7 @@ def recommend_all(
         connection.execute(delete(recommendations).where(here))
         rows = [
             _row(
-                Recommendation(
-                    service, as_of, "none", count, None, "", decided.get(service, "planned")
-                ),
+                Recommendation(service, as_of, "none", count, None, "", decided.get(service, "planned")),
                 run_key,
             )
             for service, count in sorted(replicas.items())
@@ -86,9 +84,7 @@ def recommend_all(
         return _replay(connection, as_of, rules)
 
 
-def decide(
-    store: Store, *, as_of: datetime, approved: bool, rules: ScalingRules
-) -> list[Recommendation]:
+def decide(store: Store, *, as_of: datetime, approved: bool, rules: ScalingRules) -> list[Recommendation]:
     """Note what was decided on an hour's recommendations: what adds is approved without being asked.
 
     :param store: the operations database
@@ -117,7 +113,7 @@ def read_recommendations(connection: Connection, as_of: datetime) -> list[Recomm
     """
     query = select(recommendations).where(recommendations.c.as_of == as_of)
     rows = connection.execute(query.order_by(recommendations.c.service)).mappings()
-    return [_recommendation(row) for row in rows]
+    return [_recommendation(dict(row)) for row in rows]
 
 
 def needs_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Required]]:
@@ -158,7 +154,9 @@ def _replay(connection: Connection, since: datetime, rules: ScalingRules) -> lis
     """Work out the recommendations of an hour, and of all later ones in order; return those of that hour."""
     query = select(recommendations).where(recommendations.c.as_of >= since - _REMEMBERED)
     stored: dict[datetime, dict[str, Any]] = defaultdict(dict)
-    for row in connection.execute(query.order_by(recommendations.c.as_of, recommendations.c.service)).mappings():
+    for row in connection.execute(
+        query.order_by(recommendations.c.as_of, recommendations.c.service)
+    ).mappings():
         stored[row["as_of"]][row["service"]] = row
     past: dict[str, list[Recommendation]] = defaultdict(list)
     first: list[Recommendation] = []
@@ -202,7 +200,7 @@ def _recommend_hour(
         recent = [one for one in past.get(service, ()) if one.as_of >= moment - _REMEMBERED]
         advice = recommend(state, needs, recent, rules)
         # An answer of a person stays, for what was asked; what is no change needs none.
-        decided = row["applied_state"] if advice.action in _CHANGES else "planned"
+        decided: AppliedState = row["applied_state"] if advice.action in _CHANGES else "planned"
         result.append(replace(advice, applied_state=decided))
     return result
 

@@ -149,11 +149,11 @@ def store_history(
     for shard in range(count):
         chosen = [n for n, one in enumerate(history.services) if shard_of(one.name, count) == shard]
         facts = [_facts(history.services[n]) for n in chosen]
-        objects.put(_services_name(folder, shard), json.dumps(facts).encode(), content_type="application/json")
+        objects.put(
+            _services_name(folder, shard), json.dumps(facts).encode(), content_type="application/json"
+        )
         objects.put(_history_name(folder, shard), encode("history", _table(history, chosen)))
-    with_data = sum(
-        int(np.isfinite(history.average[resource]).any(axis=1).sum()) for resource in RESOURCES
-    )
+    with_data = sum(int(np.isfinite(history.average[resource]).any(axis=1).sum()) for resource in RESOURCES)
     return {
         "uri": objects.uri(folder),
         "as_of": history.as_of.isoformat(),
@@ -234,7 +234,7 @@ def _table(history: History, chosen: Sequence[int]) -> Any:
 
 
 def _matrix(frame: pd.DataFrame, names: Sequence[str], start: datetime, hours: int) -> Floats:
-    """Services by hours; what is not a number is no data, and of an hour that is there twice the last counts."""
+    """Services by hours. What is not a number is no data; of an hour that is there twice, the last counts."""
     import pandas as pd
 
     matrix = np.full((len(names), hours), np.nan)

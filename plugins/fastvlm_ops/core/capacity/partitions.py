@@ -1,6 +1,6 @@
 """Histories and forecasts as Parquet: the same rows in any order are the same bytes.
 
-Rows are sorted, the compression and its level are fixed, and nothing of when or by whom it was written is kept.
+Rows are sorted, the compression and its level are fixed, and nothing of when they were written is kept.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_ops.core.capacity.levels import LEVELS
+from fastvlm_ops.core.capacity.levels import LEVELS, column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,14 +28,6 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def level_column(level: float) -> str:
-    """Return the name of a quantile's column, as in ``q0.95``.
-
-    :param level: of the quantile
-    """
-    return f"q{level:g}"
-
-
 def schema(kind: str) -> pa.Schema:
     """Return the columns of a kind of table.
 
@@ -47,7 +39,7 @@ def schema(kind: str) -> pa.Schema:
     moment = pa.timestamp("ms", tz="UTC")
     text, number, short = pa.string(), pa.float64(), pa.float32()
     names = [("service", text), ("metric", text)]
-    quantiles = [level_column(level) for level in HOURLY_LEVELS]
+    quantiles = [column(level) for level in HOURLY_LEVELS]
     columns: dict[str, list[tuple[str, Any]]] = {
         "history": [*names, ("hour", moment), ("average", number), ("peak", number)],
         "daily_history": [*names, ("day", moment), ("mean", short), ("p95", short), ("max", short)],
@@ -57,8 +49,8 @@ def schema(kind: str) -> pa.Schema:
             *((name, number) for name in _NUMBERS),
             ("exhaustion_date", text),
             ("replicas", pa.int64()),
-            *((f"peak_{level_column(level)}", number) for level in LEVELS),
-            *((f"max_{level_column(level)}", number) for level in LEVELS),
+            *((f"peak_{column(level)}", number) for level in LEVELS),
+            *((f"max_{column(level)}", number) for level in LEVELS),
         ],
         "daily": [
             ("as_of", moment),
@@ -120,7 +112,9 @@ def encode(kind: str, table: pa.Table, notes: Mapping[str, str] | None = None) -
     import pyarrow.parquet as parquet
 
     table = _sorted(table.cast(schema(kind)), _KEYS[kind])
-    table = table.replace_schema_metadata({key: value for key, value in sorted((notes or {}).items())} or None)
+    table = table.replace_schema_metadata(
+        dict(sorted((notes or {}).items())) or None
+    )
     sink = io.BytesIO()
     parquet.write_table(
         table,
@@ -145,7 +139,7 @@ def decode(kind: str, data: bytes, where: Mapping[str, str] | None = None) -> pa
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    filters = [(column, "=", value) for column, value in (where or {}).items()] or None
+    filters = [(name, "=", value) for name, value in (where or {}).items()] or None
     try:
         table = parquet.read_table(pa.BufferReader(data), filters=filters, partitioning=None)
         return table.select(schema(kind).names).cast(schema(kind)).replace_schema_metadata(None)
@@ -187,15 +181,15 @@ def _sorted(table: pa.Table, keys: Sequence[str]) -> pa.Table:
         return table
     columns = []
     for key in keys:
-        column = table[key].combine_chunks()
-        if str(column.type) == "string":
-            coded = column.dictionary_encode()
+        values = table[key].combine_chunks()
+        if str(values.type) == "string":
+            coded = values.dictionary_encode()
             words = np.array(coded.dictionary.to_pylist(), dtype=object)
             ranks = np.empty(len(words), dtype=np.int64)
             ranks[np.argsort(words)] = np.arange(len(words))
             columns.append(ranks[coded.indices.to_numpy(zero_copy_only=False)])
         else:
-            columns.append(column.cast("int64").to_numpy())
+            columns.append(values.cast("int64").to_numpy())
     order = np.lexsort(columns[::-1])
     if (order[1:] > order[:-1]).all():
         return table

@@ -1,7 +1,7 @@
 """One partition of forecasts for each as-of hour, and their rows in the operations database.
 
-``part.parquet`` (by day) names the other tables of the partition, whose names hold their SHA-256, and is written
-last: until then, readers see all of the old partition, and from then on all of the new one.
+``part.parquet`` (by day) names the other tables of the partition, whose names hold their SHA-256, and is
+written last: until then, readers see all of the old partition, and from then on all of the new one.
 """
 
 from __future__ import annotations

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from fastvlm_ops.core.capacity.calibration import Calibration
 from fastvlm_ops.core.capacity.collecting import HOUR, History, load_history
 from fastvlm_ops.core.capacity.forecasting import SeriesForecast, forecast_many
-from fastvlm_ops.core.capacity.levels import LEVELS
+from fastvlm_ops.core.capacity.levels import LEVELS, column
 from fastvlm_ops.core.capacity.objects import CapacityObjects, run_folder
 from fastvlm_ops.core.capacity.partitions import (
     HOURLY_LEVELS,
     decode,
     encode,
     join,
-    level_column,
     table_of,
 )
 from fastvlm_ops.core.capacity.required import Required, required_capacity
@@ -155,9 +154,7 @@ def _series_table(series: Sequence[_Series]) -> pa.Table:
             None if one.required.exhaustion_date is None else one.required.exhaustion_date.isoformat()
             for one in series
         ],
-        "trend_per_day": _numbers(
-            one.forecast.trend_per_day if one.has_numbers else None for one in series
-        ),
+        "trend_per_day": _numbers(one.forecast.trend_per_day if one.has_numbers else None for one in series),
         "history_days": _numbers(one.forecast.history_days for one in series),
     }
     for name in (
@@ -170,8 +167,8 @@ def _series_table(series: Sequence[_Series]) -> pa.Table:
     ):
         columns[name] = _numbers(getattr(one.required, name) for one in series)
     for number, level in enumerate(LEVELS):
-        columns[f"peak_{level_column(level)}"] = _numbers(one.forecast.peak[number] for one in series)
-        columns[f"max_{level_column(level)}"] = _numbers(one.forecast.maximum[number] for one in series)
+        columns[f"peak_{column(level)}"] = _numbers(one.forecast.peak[number] for one in series)
+        columns[f"max_{column(level)}"] = _numbers(one.forecast.maximum[number] for one in series)
     return table_of("series", columns)
 
 
@@ -189,7 +186,7 @@ def _daily_table(series: Sequence[_Series], as_of: datetime, days: int) -> pa.Ta
     }
     for level in HOURLY_LEVELS:
         values = _stacked((one.forecast.quantiles[LEVELS.index(level)] for one in known), days)
-        columns[level_column(level)] = values.max(axis=2, initial=-np.inf).ravel()
+        columns[column(level)] = values.max(axis=2, initial=-np.inf).ravel()
     return table_of("daily", columns)
 
 
@@ -199,7 +196,7 @@ def _hourly_table(series: Sequence[_Series], as_of: datetime, hours: int) -> pa.
     columns["hour"] = np.tile(_times(as_of, hours, HOUR), len(known))
     columns["mean"] = _flat(one.forecast.mean for one in known)
     for level in HOURLY_LEVELS:
-        columns[level_column(level)] = _flat(one.forecast.quantiles[LEVELS.index(level)] for one in known)
+        columns[column(level)] = _flat(one.forecast.quantiles[LEVELS.index(level)] for one in known)
     return table_of("hourly", columns)
 
 
@@ -213,7 +210,7 @@ def _history_table(history: History) -> pa.Table:
         peak = history.peak[resource][:, -days * _DAY :].reshape(-1, days, _DAY)
         known = np.isfinite(average).any(axis=2)
         row, day = np.nonzero(known)
-        columns["service"] += [history.services[number].name for number in row]
+        columns["service"] += [history.services[int(number)].name for number in row]
         columns["metric"] += [resource] * len(row)
         columns["day"].append(starts[day])
         values = np.sort(average[known], axis=1)  # NaN comes last
