@@ -81,7 +81,8 @@ def forecasts_due(store: Store, definitions: Capacity, *, at: datetime, again: b
             .where(forecasts.c.status.in_(_USABLE), forecasts.c.as_of < at)
             .distinct()
         ).all()
-        scored = set(connection.execute(select(scores.c.as_of, scores.c.horizon_days).distinct()).tuples())
+        found = connection.execute(select(scores.c.as_of, scores.c.horizon_days).distinct())
+        scored = {(row.as_of, row.horizon_days) for row in found}
     due = []
     for as_of, horizon_days in sorted(made):
         for days in definitions.accuracy.horizons_days:
