@@ -112,9 +112,7 @@ def encode(kind: str, table: pa.Table, notes: Mapping[str, str] | None = None) -
     import pyarrow.parquet as parquet
 
     table = _sorted(table.cast(schema(kind)), _KEYS[kind])
-    table = table.replace_schema_metadata(
-        dict(sorted((notes or {}).items())) or None
-    )
+    table = table.replace_schema_metadata(dict(sorted((notes or {}).items())) or None)
     sink = io.BytesIO()
     parquet.write_table(
         table,
