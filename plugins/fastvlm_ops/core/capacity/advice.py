@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, select, text, update
 
+from fastvlm_ops.core.capacity.objects import CapacityObjects
+from fastvlm_ops.core.capacity.publishing import find_partition
 from fastvlm_ops.core.capacity.recommending import Recommendation, ScalingRules, ServiceState, recommend
 from fastvlm_ops.core.capacity.required import Required
 from fastvlm_ops.core.capacity.rules import AppliedState, Thresholds
 from fastvlm_ops.core.config.capacity import RESOURCES, Capacity
+from fastvlm_ops.core.store.errors import ArtefactDamagedError
 from fastvlm_ops.core.store.tables.capacity import forecasts, recommendations
 from fastvlm_ops.core.store.upsert import upsert
 
@@ -47,6 +50,20 @@ def rules_of(definitions: Capacity) -> ScalingRules:
     )
 
 
+def replicas_of(objects: CapacityObjects, as_of: datetime) -> dict[str, int | None]:
+    """Return how many replicas each service of a partition had; None where that is not known.
+
+    :param objects: where the partition is
+    :param as_of: full hour, in UTC
+    :raises ArtefactDamagedError: there is none
+    """
+    partition = find_partition(objects, as_of)
+    if partition is None:
+        raise ArtefactDamagedError(f"there is no partition of {as_of.isoformat()}; clear publish_forecast")
+    table = partition.table("series")
+    return dict(zip(table["service"].to_pylist(), table["replicas"].to_pylist(), strict=True))
+
+
 def recommend_all(
     store: Store,
     *,
@@ -67,11 +84,8 @@ def recommend_all(
     with store.write() as connection:
         _take_turn(connection)
         here = recommendations.c.as_of == as_of
-        decided = dict(
-            connection.execute(
-                select(recommendations.c.service, recommendations.c.applied_state).where(here)
-            ).tuples()
-        )
+        query = select(recommendations.c.service, recommendations.c.applied_state).where(here)
+        decided = {service: state for service, state in connection.execute(query).tuples()}  # noqa: C416
         connection.execute(delete(recommendations).where(here))
         rows = [
             _row(

@@ -32,8 +32,6 @@ class MetricSource(Protocol):
         self, query: str, start: datetime, end: datetime, *, label: str = "service"
     ) -> pd.DataFrame: ...
 
-    def values_at(self, query: str, at: datetime, *, label: str = "service") -> Mapping[str, float]: ...
-
 
 @dataclass(frozen=True)
 class Service:
@@ -112,10 +110,10 @@ def read_history(source: MetricSource, definitions: Capacity, as_of: datetime) -
         averages[name] = source.hourly(metric.average, start, as_of)
         peaks[name] = averages[name] if metric.peak is None else source.hourly(metric.peak, start, as_of)
         capacities[name] = (
-            source.values_at(metric.capacity, as_of) if isinstance(metric.capacity, str) else metric.capacity
+            _newest(source, metric.capacity, as_of) if isinstance(metric.capacity, str) else metric.capacity
         )
     query = definitions.replicas.query
-    replicas = {} if query is None else source.values_at(query, as_of)
+    replicas = {} if query is None else _newest(source, query, as_of)
     names = sorted({str(name) for frame in averages.values() for name in frame.columns})
     services = [
         Service(
@@ -129,8 +127,8 @@ def read_history(source: MetricSource, definitions: Capacity, as_of: datetime) -
     return History(
         as_of,
         services,
-        {resource: _matrix(averages[resource], names, start, hours) for resource in RESOURCES},
-        {resource: _matrix(peaks[resource], names, start, hours) for resource in RESOURCES},
+        {resource: matrix_of(averages[resource], names, start, hours) for resource in RESOURCES},
+        {resource: matrix_of(peaks[resource], names, start, hours) for resource in RESOURCES},
     )
 
 
@@ -233,8 +231,14 @@ def _table(history: History, chosen: Sequence[int]) -> Any:
     return table_of("history", columns)
 
 
-def _matrix(frame: pd.DataFrame, names: Sequence[str], start: datetime, hours: int) -> Floats:
-    """Services by hours. What is not a number is no data; of an hour that is there twice, the last counts."""
+def matrix_of(frame: pd.DataFrame, names: Sequence[str], start: datetime, hours: int) -> Floats:
+    """Return services by hours. What is not a number is no data; of an hour given twice, the last counts.
+
+    :param frame: hours by services
+    :param names: of the services, in the order of the rows
+    :param start: of the first hour, in UTC
+    :param hours: how many
+    """
     import pandas as pd
 
     matrix = np.full((len(names), hours), np.nan)
@@ -250,6 +254,12 @@ def _matrix(frame: pd.DataFrame, names: Sequence[str], start: datetime, hours: i
             matrix[number, places[inside]] = values[inside]
     matrix[~np.isfinite(matrix)] = np.nan
     return matrix
+
+
+def _newest(source: MetricSource, query: str, as_of: datetime) -> dict[str, float]:
+    """The values of the last hour, by service: a sample of the as-of moment itself would be one too late."""
+    frame = source.hourly(query, as_of - HOUR, as_of)
+    return {str(name): float(frame[name].iloc[-1]) for name in frame.columns}
 
 
 def _whole(value: float | None) -> int | None:

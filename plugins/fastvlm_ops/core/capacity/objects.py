@@ -1,4 +1,4 @@
-"""The objects of the capacity domain in S3. One PUT replaces an object whole: readers see the old or the new."""
+"""The objects of the capacity domain in S3. One PUT replaces an object whole: one sees the old or the new."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvlm_ops.core.capacity.levels import LEVELS
+from fastvlm_ops.core.capacity.levels import LEVELS, column
 from fastvlm_ops.core.capacity.required import peak_of
 from fastvlm_ops.core.config.capacity import Resource
 
@@ -77,15 +77,16 @@ def score(
 ) -> Score:
     """Return how right a forecast was.
 
-    :param forecast: by UTC hour: columns ``mean``, ``q0.05`` … ``q0.99``
+    :param forecast: by UTC hour: columns ``mean``, ``q0.95`` and those of other levels that there are
     :param actual: by UTC hour; hours that it lacks, or that are NaN, are not scored
     :param scale: as :func:`seasonal_scale` gives it; None: the errors have no unit, and are not known
     :param required: capacity that was asked for; None where it was not known
     :param resource: says what the real peak is: p95 (CPU, memory) or the maximum (requests)
     :raises ValueError: the forecast lacks a column, or two values are given for one hour
     """
-    columns = ["mean", *(f"q{level:g}" for level in LEVELS)]
-    if absent := [name for name in columns if name not in forecast.columns]:
+    levels = [level for level in LEVELS if column(level) in forecast.columns]
+    columns = ["mean", *map(column, levels)]
+    if absent := [name for name in ("mean", column(_BOUND)) if name not in forecast.columns]:
         raise ValueError(f"the forecast lacks the columns {', '.join(absent)}")
     if actual.index.has_duplicates or forecast.index.has_duplicates:
         raise ValueError("an hour is there twice: bring the values to the hourly grid first")
@@ -99,9 +100,9 @@ def score(
         mase=_mean(np.abs(real - predicted[:, 0])[known], unit),
         pinball={
             level: _mean(_pinball(real[known], predicted[known, number], level), unit)
-            for number, level in enumerate(LEVELS, 1)
+            for number, level in enumerate(levels, 1)
         },
-        coverage95=_share(real[known] <= predicted[known, 1 + LEVELS.index(_BOUND)]),
+        coverage95=_share(real[known] <= predicted[known, 1 + levels.index(_BOUND)]),
         shortfall=shortfall,
         waste=waste,
         hours_scored=int(known.sum()),

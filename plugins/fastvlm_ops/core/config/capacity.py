@@ -134,13 +134,23 @@ class Accuracy(Definition):
     runs: Annotated[
         int, Field(ge=3, le=366, description="so many of the last forecasts are judged together, 3 to 366")
     ] = 14
+    fewest: Annotated[
+        int, Field(ge=1, le=366, description="with fewer scores than this, nothing is judged, 1 to 366")
+    ] = 7
     coverage95_minimum: Annotated[
         float,
         Field(gt=0, lt=1, description="alarm below this share of hours under the bound that 95 % should be"),
-    ] = 0.88
-    mase_maximum: Annotated[
-        float, Field(gt=0, le=100, description="alarm above this median error, in units of last week's")
-    ] = 2.0
+    ] = 0.90
+    coverage95_maximum: Annotated[
+        float, Field(gt=0, le=1, description="alarm above that share: the bound is wider than it need be")
+    ] = 1.0
+    mase_factor: Annotated[
+        float,
+        Field(gt=1, le=100, description="alarm when the median error is so many times what it was before"),
+    ] = 1.5
+    shortfalls_maximum: Annotated[
+        float, Field(gt=0, le=1, description="alarm above this share of forecasts that required too little")
+    ] = 0.20
 
     @field_validator("horizons_days")
     @classmethod

@@ -130,8 +130,8 @@ def test_the_p95_counts_for_cpu_and_the_maximum_for_requests() -> None:
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"q0\.975"):
-        score(frame(np.ones(5)).drop(columns="q0.975"), real(np.ones(5)), 1.0)
+    with pytest.raises(ValueError, match=r"q0\.95"):
+        score(frame(np.ones(5)).drop(columns="q0.95"), real(np.ones(5)), 1.0)
     twice = pd.concat([real(np.ones(5)), real(np.ones(2))])
     with pytest.raises(ValueError, match="twice"):
         score(frame(np.ones(5)), twice, 1.0)
