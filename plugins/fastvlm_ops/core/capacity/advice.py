@@ -207,7 +207,7 @@ def _recommend_hour(
             service=service,
             as_of=moment,
             replicas=row["replicas_now"],
-            request_capacity=metrics["requests"]["capacity"] if "requests" in metrics else None,
+            capacities={name: one["capacity"] for name, one in metrics.items()},
             statuses={name: one["status"] for name, one in metrics.items()},
             history_days={name: one["history_days"] or 0.0 for name, one in metrics.items()},
         )

@@ -12,7 +12,8 @@ from fastvlm_ops.core.capacity.distribution import chances_above
 from fastvlm_ops.core.capacity.levels import LEVELS
 
 if TYPE_CHECKING:
-    from fastvlm_ops.core.capacity.required import Forecast, Resource
+    from fastvlm_ops.core.capacity.required import Forecast
+    from fastvlm_ops.core.config.capacity import Resource
 
 Floats = NDArray[np.floating[Any]]
 _DAY = 24

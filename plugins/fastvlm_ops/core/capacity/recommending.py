@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from fastvlm_ops.core.capacity.required import RESOURCES, Required, Resource
+from fastvlm_ops.core.capacity.required import Required
 from fastvlm_ops.core.capacity.rules import Action, Recommendation, ScalingRules, ServiceState
+from fastvlm_ops.core.config.capacity import RESOURCES, Resource
 
 __all__ = ["Recommendation", "ScalingRules", "ServiceState", "recommend"]
 
@@ -92,7 +93,7 @@ def _loads(state: ServiceState, needs: Mapping[Resource, Required]) -> list[_Loa
         need = needs.get(resource)
         if need is None or need.current_usage is None or state.statuses.get(resource, "") in _UNUSABLE:
             continue
-        full = state.request_capacity if resource == "requests" else 100.0
+        full = state.capacities.get(resource)
         if full is None or not full > 0:
             continue
         now = need.current_usage / full * 100

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.distribution import quantile_at
 from fastvlm_ops.core.capacity.exhaustion import exhaustion
+from fastvlm_ops.core.config.capacity import RESOURCES, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.capacity.recommending import Recommendation
 
 Floats = NDArray[np.floating[Any]]
-Resource = Literal["cpu", "memory", "requests"]
-
-RESOURCES: tuple[Resource, ...] = ("cpu", "memory", "requests")
 SEED_FACTORS: Mapping[Resource, float] = {"cpu": 1.2, "memory": 1.2, "requests": 1.5}
 _DAY = 24
 _PEAK_SHARE = 0.95

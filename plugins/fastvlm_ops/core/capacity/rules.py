@@ -86,7 +86,8 @@ class ServiceState:
     :param service: its name
     :param as_of: what the recommendation is about, aware
     :param replicas: that run; None where it is not known
-    :param request_capacity: requests per second that these replicas serve; None where it is not known
+    :param capacities: of each resource, that these replicas have, in the unit of its needs (100 where that is
+        percent); None or missing where it is not known: the resource is then not judged
     :param statuses: of the forecast of each resource, as in ``ok`` or ``stale``; missing: there is no metric
     :param history_days: of each resource
     """
@@ -94,7 +95,7 @@ class ServiceState:
     service: str
     as_of: datetime
     replicas: int | None
-    request_capacity: float | None
+    capacities: Mapping[str, float | None]
     statuses: Mapping[str, str]
     history_days: Mapping[str, float]
 

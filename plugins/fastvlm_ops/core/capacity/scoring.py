@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.levels import LEVELS, column
-from fastvlm_ops.core.capacity.required import Resource, peak_of
+from fastvlm_ops.core.capacity.required import peak_of
+from fastvlm_ops.core.config.capacity import Resource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +151,7 @@ class DriftRules:
     :param coverage_least: of the 95 % bound, on average: below it, the bound promises too much
     :param coverage_most: above it, the bound is too wide to be of use
     :param mase_factor: of the median of the scores before, that the recent median may reach
+    :param mase_most: that the recent median may be, whatever it was before; None: any
     :param shortfalls_most: share of the recent ones that may have fallen short
     """
 
@@ -158,6 +160,7 @@ class DriftRules:
     coverage_least: float = 0.90
     coverage_most: float = 0.995
     mase_factor: float = 1.5
+    mase_most: float | None = None
     shortfalls_most: float = 0.20
 
 
@@ -188,16 +191,24 @@ def drift(scores: Sequence[PastScore], rules: DriftRules = _RULES) -> Drift:
     if len(coverages) < rules.fewest:
         return Drift(None, (f"{len(coverages)} scores are known, {rules.fewest} are wanted",))
     reasons = _coverage_reasons(statistics.fmean(coverages), rules)
-    errors = [one.mase for one in recent if one.mase is not None]
-    usual = [one.mase for one in before if one.mase is not None]
-    if min(len(errors), len(usual)) >= rules.fewest:
-        now, then = statistics.median(errors), statistics.median(usual)
-        if now > rules.mase_factor * then:
-            reasons.append(f"MASE is {now:.2f}, and was {then:.2f} before")
+    reasons += _error_reasons(recent, before, rules)
     falls = [one.shortfall for one in recent if one.shortfall is not None]
     if len(falls) >= rules.fewest and statistics.fmean(falls) > rules.shortfalls_most:
         reasons.append(f"{sum(falls)} of {len(falls)} fell short of the required capacity")
     return Drift(bool(reasons), tuple(reasons))
+
+
+def _error_reasons(recent: Sequence[PastScore], before: Sequence[PastScore], rules: DriftRules) -> list[str]:
+    errors = [one.mase for one in recent if one.mase is not None]
+    usual = [one.mase for one in before if one.mase is not None]
+    if len(errors) < rules.fewest:
+        return []
+    now = statistics.median(errors)
+    if rules.mase_most is not None and now > rules.mase_most:
+        return [f"MASE is {now:.2f}, above {rules.mase_most:g}"]
+    if len(usual) >= rules.fewest and now > rules.mase_factor * (then := statistics.median(usual)):
+        return [f"MASE is {now:.2f}, and was {then:.2f} before"]
+    return []
 
 
 def _coverage_reasons(coverage: float, rules: DriftRules) -> list[str]:

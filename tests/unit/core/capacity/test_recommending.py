@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastvlm_ops.core.capacity.recommending import Recommendation, ScalingRules, ServiceState, recommend
-from fastvlm_ops.core.capacity.required import RESOURCES, Required
+from fastvlm_ops.core.capacity.required import Required
 from fastvlm_ops.core.capacity.rules import Thresholds
+from fastvlm_ops.core.config.capacity import RESOURCES
 
 AS_OF = datetime(2026, 11, 24, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -25,7 +26,7 @@ OK = dict.fromkeys(RESOURCES, "ok")
 
 
 def state(replicas: int | None = 4, as_of: datetime = AS_OF, **changes: Any) -> ServiceState:
-    values: dict[str, Any] = {"request_capacity": 100.0, "statuses": OK}
+    values: dict[str, Any] = {"capacities": dict.fromkeys(RESOURCES, 100.0), "statuses": OK}
     values |= {"history_days": dict.fromkeys(RESOURCES, 90.0)}
     return ServiceState("kit", as_of, replicas, **(values | changes))
 
@@ -80,6 +81,13 @@ def test_a_risk_alone_adds_nothing_and_is_said() -> None:
     watched = asked(needs() | {"cpu": need(40, 60, 90)})
     assert watched.action == "none"
     assert "watched" in watched.reason
+
+
+def test_requests_are_judged_by_the_share_of_what_there_is() -> None:
+    wants = needs() | {"requests": need(170)}
+    capacities = {"cpu": 100.0, "memory": 100.0, "requests": 200.0}
+    assert asked(wants, capacities=capacities).action == "scale_up"
+    assert asked(wants, capacities=capacities | {"requests": 220.0}).action == "none"
 
 
 # As many as are needed, in bounded steps.
@@ -193,8 +201,9 @@ def test_no_scale_down_on_thin_data(resource: str, status: str) -> None:
         (LOW, {"statuses": {"cpu": "ok", "memory": "ok"}}),
         (LOW, {"history_days": {"cpu": 90, "memory": 13, "requests": 90}}),
         (LOW, {"history_days": {}}),
-        (LOW, {"request_capacity": None}),
-        (LOW, {"request_capacity": 0.0}),
+        (LOW, {"capacities": {"cpu": 100.0, "memory": 100.0, "requests": None}}),
+        (LOW, {"capacities": {"cpu": 100.0, "memory": 100.0, "requests": 0.0}}),
+        (LOW, {"capacities": {"cpu": 100.0, "requests": 100.0}}),
     ],
 )
 def test_no_scale_down_where_something_is_not_known(wants: Any, changes: Any) -> None:

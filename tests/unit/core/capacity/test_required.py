@@ -20,13 +20,13 @@ from fastvlm_ops.core.capacity.exhaustion import daily_chances
 from fastvlm_ops.core.capacity.levels import LEVELS
 from fastvlm_ops.core.capacity.recommending import Recommendation
 from fastvlm_ops.core.capacity.required import (
-    RESOURCES,
     Required,
     history_peaks,
     peak_of,
     required_capacity,
     requirements,
 )
+from fastvlm_ops.core.config.capacity import RESOURCES
 from tests.unit.core.capacity.made import HOURS, Z, made, unknown
 
 AS_OF = datetime(2026, 11, 24, tzinfo=UTC)

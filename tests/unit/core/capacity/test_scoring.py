@@ -189,6 +189,12 @@ def test_too_few_scores_are_neither_alarm_nor_all_clear() -> None:
     assert drift(past(7, coverage95=0.2)).alarm is True
 
 
+def test_an_error_that_was_always_too_great_is_told_where_a_limit_is_set() -> None:
+    scores = past(44, mase=2.5)
+    assert drift(scores).alarm is False
+    assert drift(scores, DriftRules(mase_most=2.0)).reasons == ("MASE is 2.50, above 2",)
+
+
 def test_one_bad_day_is_no_drift() -> None:
     scores = past(43) + past(1, start=43, mase=50.0, coverage95=0.5, shortfall=True)
     assert drift(scores).alarm is False
