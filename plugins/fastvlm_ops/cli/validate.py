@@ -9,6 +9,7 @@ from pathlib import Path
 from fastvlm_ops.cli.places import Places
 from fastvlm_ops.core.config import COMPONENTS_FILE, DefinitionError, Problem
 from fastvlm_ops.core.config.components import Components
+from fastvlm_ops.core.config.prometheus import PrometheusConfig
 from fastvlm_ops.core.config.reading import DefinitionFile, read_definition_file
 from fastvlm_ops.core.config.rules import Rules
 from fastvlm_ops.core.config.schemas import SCHEMAS, schema_text
@@ -18,6 +19,7 @@ REQUIRED = (COMPONENTS_FILE,)
 MODELS: dict[str, type[DefinitionFile]] = {
     COMPONENTS_FILE: Components,
     "observability/prometheus/*.rules.yaml": Rules,
+    "observability/prometheus/prometheus.yml": PrometheusConfig,
 }
 # What `init`, editors and version control leave in any folder; nothing reads it as a definition.
 LEFTOVERS = ("*.new", "*~", "*.swp", "*.bak", "*.orig")
