@@ -15,9 +15,8 @@ from sqlalchemy import select
 from fastvlm_ops.core.capacity.collecting import HOUR, MetricSource, matrix_of
 from fastvlm_ops.core.capacity.objects import CapacityObjects
 from fastvlm_ops.core.capacity.publishing import find_partition
-from fastvlm_ops.core.capacity.required import Resource
 from fastvlm_ops.core.capacity.scoring import Score, score, seasonal_scale
-from fastvlm_ops.core.config.capacity import RESOURCES, Capacity
+from fastvlm_ops.core.config.capacity import RESOURCES, Capacity, Resource
 from fastvlm_ops.core.store.clock import now
 from fastvlm_ops.core.store.tables.capacity import forecasts, scores
 from fastvlm_ops.core.store.upsert import upsert
