@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastvlm_ops.core.capacity.calibration import Calibration
 from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats, cut_freaks, even_out_shift, fill_gaps
 from fastvlm_ops.core.capacity.conformal import bounds, quantiles
-from fastvlm_ops.core.capacity.ensemble import combine, weigh
+from fastvlm_ops.core.capacity.ensemble import combine
 from fastvlm_ops.core.capacity.grid import to_grid
 from fastvlm_ops.core.capacity.levels import LEVELS, column
 from fastvlm_ops.core.capacity.models import MODELS
@@ -144,12 +144,11 @@ class _Task:
         cut, freaks = cut_freaks(raw)
         filled = fill_gaps(cut)
         level, shifts = even_out_shift(filled)
-        now, trials = try_models(level, raw, self.horizon)
-        weights = weigh(trials, self.horizon)
-        point = combine(now, weights, self.horizon)
-        errors = trials.actual - combine(trials.paths, weights, self.horizon)
+        trials = try_models(level, raw, self.horizon)
+        combined = combine(trials, self.horizon)
+        point, weights, errors = combined.paths[:, 0], combined.weights, combined.errors
         around = self.calibration.apply(bounds(point, errors, self.horizon), LEVELS.index(0.5))
-        peak, maximum = _extremes(point, errors, trials.actual.astype(np.float64))
+        peak, maximum = _extremes(point, errors, trials.actual)
         slope, significant = find_trend(level)
         results = []
         for row in range(len(measured)):
