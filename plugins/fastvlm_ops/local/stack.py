@@ -14,6 +14,7 @@ from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.kit import DATABASE
 from fastvlm_ops.local.metrics_history import write_history
+from fastvlm_ops.local.postgres import PostgreSQL
 from fastvlm_ops.local.processes import Process, ProcessStartError, tail
 from fastvlm_ops.local.prometheus import Prometheus
 from fastvlm_ops.local.seaweedfs import SeaweedFS
@@ -34,7 +35,8 @@ class Stack:
 
     :param state: folder that all is kept in
     :param project: folder that holds dags/, plugins/ and include/
-    :param metrics: whether there is a Prometheus, with half a year of generated history
+    :param metrics: whether there is a Prometheus, with half a year of generated history; Airflow then has
+        PostgreSQL, for over SQLite `backfill create` fails beside a scheduler that writes (database is locked)
     """
 
     def __init__(self, state: DemoState, project: Path, *, metrics: bool = False) -> None:
@@ -43,6 +45,7 @@ class Stack:
         self.seconds: dict[str, float] = {}
         self.s3 = SeaweedFS(state.folder / "s3", processes=state.processes, metrics=metrics)
         self.prometheus: Prometheus | None = None
+        self._postgres: PostgreSQL | None = None
         self._metrics = metrics
         folders = Folders(project, state.folder / "airflow", state.logs, state.scratch)
         options = {
@@ -63,6 +66,8 @@ class Stack:
         began = time.monotonic()
         console.say("building the demo kit, creating Airflow's database, starting SeaweedFS")
         kit = self._start_kit("kit")
+        if self._metrics:
+            self._start_postgres()
         database = self.airflow.start_migration()
         self.s3.start()
         self.s3.make_bucket(BUCKET)
@@ -123,6 +128,17 @@ class Stack:
                 "repository_passphrase": secrets.token_urlsafe(24),
             },
         }
+
+    def discard(self) -> None:
+        """Remove what is outside the state folder, after everything was stopped."""
+        if self._postgres is not None:
+            self._postgres.stop()
+
+    def _start_postgres(self) -> None:
+        server = self._postgres = PostgreSQL(self.state.folder / "postgres", processes=self.state.processes)
+        server.start()
+        url = server.make_database("airflow")
+        self.airflow.database_url = url.replace("+psycopg:", "+psycopg2:")
 
     def _start_prometheus(self) -> Prometheus:
         """Start it with the history of a kit that ended this midnight, and what the S3 server serves."""

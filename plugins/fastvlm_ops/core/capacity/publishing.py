@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete
 
+from fastvlm_ops.core.capacity.calibration import Calibration
 from fastvlm_ops.core.capacity.objects import CapacityObjects, partition_folder
 from fastvlm_ops.core.capacity.partitions import decode, encode, notes_of
 from fastvlm_ops.core.capacity.shards import load_parts
@@ -55,12 +56,14 @@ class Partition:
     :param as_of: the hour
     :param names: of the object of each kind of table
     :param horizon_days: that were forecast
+    :param calibration: of its bounds
     """
 
     objects: CapacityObjects
     as_of: datetime
     names: Mapping[str, str]
     horizon_days: int
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def uri(self) -> str:
@@ -95,7 +98,8 @@ def find_partition(objects: CapacityObjects, as_of: datetime) -> Partition | Non
         notes = notes_of(data)
         folder = partition_folder(as_of.astimezone(UTC))
         names = {"daily": name, **{kind: folder + notes[kind] for kind in _OTHERS}}
-        return Partition(objects, as_of.astimezone(UTC), names, int(notes["horizon_days"]))
+        calibration = Calibration.from_json(notes["calibration"])
+        return Partition(objects, as_of.astimezone(UTC), names, int(notes["horizon_days"]), calibration)
     except (KeyError, ValueError) as error:
         raise ArtefactDamagedError(f"{objects.uri(name)} is no partition of forecasts: {error}") from None
 
@@ -108,6 +112,7 @@ def publish_forecasts(
     shards: Sequence[int],
     as_of: datetime,
     horizon_days: int,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Join what the shards have laid down, in place of an earlier partition of this hour.
 
@@ -119,10 +124,12 @@ def publish_forecasts(
     :param shards: their numbers
     :param as_of: full hour, in UTC
     :param horizon_days: that were forecast
+    :param calibration: that the bounds were made with; None for none
     :returns: small JSON: where it is, its SHA-256, and how many series there are of each status
     :raises ArtefactDamagedError: what a shard should have laid down is not there
     """
-    folder, notes = partition_folder(as_of), {"horizon_days": str(horizon_days)}
+    folder = partition_folder(as_of)
+    notes = {"horizon_days": str(horizon_days), "calibration": (calibration or Calibration()).to_json()}
     series = load_parts(objects, run_key, shards, "series")
     for kind in _OTHERS:
         table = series if kind == "series" else load_parts(objects, run_key, shards, kind)
