@@ -16,6 +16,7 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [__version__],
         "integrations": [
             {"integration-name": "FastVLM backup repository", "tags": ["service"]},
+            {"integration-name": "Prometheus", "tags": ["service"]},
             {"integration-name": "Airflow's own database", "tags": ["software"]},
         ],
         "operators": [
@@ -42,12 +43,13 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [
             {"integration-name": "FastVLM backup repository", "python-modules": ["fastvlm_ops.hooks.s3"]},
+            {"integration-name": "Prometheus", "python-modules": ["fastvlm_ops.hooks.prometheus"]},
             {
                 "integration-name": "Airflow's own database",
                 "python-modules": ["fastvlm_ops.hooks.airflow_db"],
             },
         ],
-        "connection-types": [_s3_connection_type()],
+        "connection-types": [_s3_connection_type(), _prometheus_connection_type()],
         "config": {"fastvlm_ops": {"description": _SECTION, "options": _options()}},
     }
 
@@ -94,6 +96,47 @@ def _s3_connection_type() -> dict[str, Any]:
             "hidden-fields": ["host", "schema", "port"],
             "relabeling": {"login": "Access key id", "password": "Secret access key"},
             "placeholders": {"login": "empty: the worker's own AWS identity"},
+        },
+    }
+
+
+def _prometheus_connection_type() -> dict[str, Any]:
+    def field(label: str, kind: str, description: str, **more: Any) -> dict[str, Any]:
+        return {"label": label, "schema": {"type": [kind, "null"], **more}, "description": description}
+
+    return {
+        "connection-type": "fastvlm_prometheus",
+        "hook-class-name": "fastvlm_ops.hooks.prometheus.PrometheusHook",
+        "hook-name": "FastVLM metrics (Prometheus)",
+        "conn-fields": {
+            "verify": field(
+                "Check the certificate", "boolean", "Off: the server may be anybody.", default=True
+            ),
+            "ca_bundle": field(
+                "CA bundle", "string", "File, on every worker, of the authorities that are trusted."
+            ),
+            "client_cert": field(
+                "Client certificate", "string", "File, on every worker; may hold the key too."
+            ),
+            "client_key": field("Client key", "string", "File, on every worker."),
+            "headers": field(
+                "Headers", "string", 'JSON, as in {"X-Scope-OrgID": "tenant"}.', format="password"
+            ),
+            "method": field(
+                "Method", "string", "GET where a proxy refuses POST.", enum=["POST", "GET", None]
+            ),
+            "timeout_seconds": field("Time-out", "number", "Seconds for one attempt; 60 where empty."),
+            "retries": field(
+                "Retries", "integer", "After an attempt that failed in a way that may pass; 3 where empty."
+            ),
+        },
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port"],
+            "relabeling": {"host": "URL", "password": "Password, or bearer token"},
+            "placeholders": {
+                "host": "https://prometheus.example.org:9090",
+                "login": "empty: the password is a bearer token, or there is none",
+            },
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from importlib.metadata import entry_points
 from typing import Any
@@ -32,33 +33,44 @@ def test_is_found_by_its_entry_point(manager: Any) -> None:
     assert get_provider_info()["versions"] == [fastvlm_ops.__version__]
 
 
-def test_the_connection_type_is_that_of_the_hook(manager: Any) -> None:
-    from fastvlm_ops.hooks.s3 import BackupRepositoryHook
+HOOKS = {
+    "fastvlm_s3": "s3.BackupRepositoryHook",
+    "fastvlm_prometheus": "prometheus.PrometheusHook",
+}
+SECRET = {"fastvlm_s3": ["repository_passphrase"], "fastvlm_prometheus": ["headers"]}
+RELABELED = {
+    "fastvlm_s3": {"login": "Access key id", "password": "Secret access key"},
+    "fastvlm_prometheus": {"host": "URL", "password": "Password, or bearer token"},
+}
 
-    hook = manager.hooks["fastvlm_s3"]
-    assert hook.hook_class_name == f"{BackupRepositoryHook.__module__}.{BackupRepositoryHook.__name__}"
-    assert hook.connection_id_attribute_name == BackupRepositoryHook.conn_name_attr
-    assert hook.connection_type == BackupRepositoryHook.conn_type == BackupRepositoryHook.default_conn_name
-    (declared,) = get_provider_info()["connection-types"]
-    assert declared["hook-name"] == hook.hook_name == BackupRepositoryHook.hook_name
-    assert hook.connection_testable
+
+def module_of(kind: str) -> Any:
+    return importlib.import_module(f"fastvlm_ops.hooks.{HOOKS[kind].partition('.')[0]}")
 
 
-def test_the_form_has_the_fields_that_the_hook_reads(manager: Any) -> None:
-    from fastvlm_ops.hooks import s3
+@pytest.mark.parametrize("kind", HOOKS)
+def test_the_connection_type_is_that_of_the_hook(manager: Any, kind: str) -> None:
+    found, cls = manager.hooks[kind], getattr(module_of(kind), HOOKS[kind].partition(".")[2])
+    assert found.hook_class_name == f"fastvlm_ops.hooks.{HOOKS[kind]}"
+    assert found.connection_id_attribute_name == cls.conn_name_attr
+    assert found.connection_type == cls.conn_type == cls.default_conn_name
+    declared = {entry["connection-type"]: entry for entry in get_provider_info()["connection-types"]}
+    assert set(declared) == set(HOOKS)
+    assert declared[kind]["hook-name"] == found.hook_name == cls.hook_name
+    assert found.connection_testable
 
-    prefix = "extra__fastvlm_s3__"
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_the_form_has_the_fields_that_the_hook_reads(manager: Any, kind: str) -> None:
+    prefix = f"extra__{kind}__"
     fields = {
         name.removeprefix(prefix): widget
         for name, widget in manager.connection_form_widgets.items()
         if name.startswith(prefix)
     }
-    assert set(fields) == set(s3._EXTRAS)
-    assert [name for name, field in fields.items() if field.is_sensitive] == ["repository_passphrase"]
-    assert manager.field_behaviours["fastvlm_s3"]["relabeling"] == {
-        "login": "Access key id",
-        "password": "Secret access key",
-    }
+    assert set(fields) == set(module_of(kind)._EXTRAS)
+    assert [name for name, field in fields.items() if field.is_sensitive] == SECRET[kind]
+    assert manager.field_behaviours[kind]["relabeling"] == RELABELED[kind]
 
 
 def test_the_settings_are_those_that_are_read() -> None:

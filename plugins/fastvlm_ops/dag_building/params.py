@@ -17,3 +17,16 @@ def dry_run_param(what_it_spares: str) -> Param:
         description_md=f"**On: {what_it_spares}.** The tasks say what they would do. Turn it off to do it.",
         section="Safety",
     )
+
+
+def as_of_param() -> Param:
+    """Return the Param ``as_of`` of a DAG that can be run for a moment in the past."""
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="As of",
+        description_md="The run does what it **would have done then**, and reads nothing from after it; cut"
+        " down to the full hour in UTC. **Empty: the end of the run's interval**, or when it was due.",
+        section="When",
+    )

@@ -11,6 +11,7 @@ class Tag(StrEnum):
     BACKUP = "backup"
     RESTORE = "restore"
     MAINTENANCE = "maintenance"
+    CAPACITY = "capacity"
     SCHEDULED = "scheduled"
     #: Something that happens outside Airflow starts it.
     EVENT = "event"

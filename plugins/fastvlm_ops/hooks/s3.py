@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
+
+from fastvlm_ops.hooks.connections import ConnectionSettingError, unknown_field
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.backup.storage import S3Storage
 
 _EXTRAS = ("bucket", "prefix", "endpoint_url", "region_name", "repository_passphrase")
-
-
-class ConnectionSettingError(Exception):
-    """A connection is missing, lacks a field, or has one that cannot be used."""
-
-    retryable = False
-
-    def __init__(self, conn_id: str, message: str) -> None:
-        super().__init__(f"Connection {conn_id!r}: {message}")
 
 
 @dataclass(frozen=True)
@@ -83,14 +75,10 @@ class S3ConnectionSettings:
 
 
 def _checked_extras(conn_id: str, extras: dict[str, Any]) -> dict[str, str]:
+    # An unnoticed 'endpoint' for 'endpoint_url' would send the backups to AWS instead.
+    if unknown := unknown_field(extras, _EXTRAS):
+        raise ConnectionSettingError(conn_id, unknown)
     for key, value in extras.items():
-        if key not in _EXTRAS:
-            # An unnoticed 'endpoint' for 'endpoint_url' would send the backups to AWS instead.
-            close = difflib.get_close_matches(key, _EXTRAS, n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConnectionSettingError(
-                conn_id, f"extra has the unknown field {key!r}{meant} Known: {', '.join(_EXTRAS)}"
-            )
         if value is not None and not isinstance(value, str):
             raise ConnectionSettingError(conn_id, f"the field {key!r} in extra is not text")
     return {key: value for key, value in extras.items() if value}

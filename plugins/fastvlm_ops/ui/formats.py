@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 UNKNOWN = "unknown"
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _TEN = 10
 _SHORTEST = 0.1
+_SMALL = 0.01
+_LEAST, _MOST = 1e-4, 1e12  # beyond, digits say less than an exponent
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -31,6 +34,37 @@ def size(value: int | None) -> str:
 def count(value: int | None) -> str:
     """Return a whole number for people, with thin spaces between thousands."""
     return UNKNOWN if value is None else f"{value:,}".replace(",", "\u202f")
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """Return a measured number for people, to three figures, as in ``42.7 %`` or ``1\u202f250/s``."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if value and not _LEAST <= abs(value) < _MOST:
+        text = f"{value:.2e}"
+    elif abs(value) >= 100:
+        text = count(round(value))
+    else:
+        places = 2 - math.floor(math.log10(abs(value))) if value else 0
+        text = f"{value:.{max(places, 0)}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    return text + (unit if unit.startswith("/") else f" {unit}" if unit else "")
+
+
+def share(value: float | None) -> str:
+    """Return a share of one as percent; what is neither none nor all is not written as such."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if 0 < value < _SMALL:
+        return "< 1 %"
+    if 1 - _SMALL < value < 1:
+        return "> 99 %"
+    return f"{value * 100:.0f} %"
+
+
+def day(value: date | None) -> str:
+    """Return a day."""
+    return UNKNOWN if value is None else f"{value:%Y-%m-%d}"
 
 
 def duration(value: float | timedelta | None) -> str:

@@ -8,6 +8,8 @@ from fastapi import APIRouter
 
 from fastvlm_ops.ui.backups.routes import DAG_ID as BACKUPS_DAG_ID
 from fastvlm_ops.ui.backups.routes import router as backups
+from fastvlm_ops.ui.capacity.routes import DAG_ID as CAPACITY_DAG_ID
+from fastvlm_ops.ui.capacity.routes import router as capacity
 
 
 @dataclass(frozen=True)
@@ -26,5 +28,8 @@ class Section:
     router: APIRouter
 
 
-SECTIONS = (Section("backups", "Backups", BACKUPS_DAG_ID, backups),)
+SECTIONS = (
+    Section("backups", "Backups", BACKUPS_DAG_ID, backups),
+    Section("capacity", "Capacity", CAPACITY_DAG_ID, capacity),
+)
 """In the order of the navigation; the first is where ``/`` leads."""

@@ -21,7 +21,7 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-for _filter in ("size", "count", "duration", "moment", "ago", "name"):
+for _filter in ("size", "count", "duration", "moment", "ago", "name", "amount", "share", "day"):
     _ENVIRONMENT.filters[_filter] = getattr(formats, _filter)
 
 

@@ -37,6 +37,7 @@ def test_the_shipped_files_are_right(capsys: pytest.CaptureFixture[str]) -> None
         ("components.yaml", "version: 1\ncomponents: []\n", "components"),
         ("components.yaml", "version: 1\ncomponents: [", "not valid YAML"),
         ("componets.yaml", "version: 1\n", "is not known, and nothing reads it; known: components.yaml"),
+        ("capacity.yaml", "version: 1\n", "resources: is missing"),
         ("schemas/other.schema.json", "{}", "is no schema of this version"),
         ("schemas/components.schema.json", "{}", "is not this version's schema; run fastvlm-ops init"),
         ("observability/prometheus/new.rules.yaml", "groups: []\n", "groups"),
@@ -46,6 +47,8 @@ def test_the_shipped_files_are_right(capsys: pytest.CaptureFixture[str]) -> None
             "a rule has either the key alert or the key record",
         ),
         ("observability/prometheus/rules.yaml", "groups: []\n", "is not known"),
+        ("observability/prometheus/prometheus.yml", "scrape_configs: [{}]\n", "job_name"),
+        ("observability/prometheus/prometheus.yml", "scrape_config: []\n", "scrape_config"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -68,8 +71,8 @@ def test_all_that_is_wrong_is_told_at_once(include: Path) -> None:
     (include / "unknown.txt").touch()
     assert messages(include) == [
         "components.yaml: does not exist",
-        "unknown.txt: is not known, and nothing reads it; known: components.yaml,"
-        " observability/prometheus/*.rules.yaml",
+        "unknown.txt: is not known, and nothing reads it; known: components.yaml, capacity.yaml,"
+        " observability/prometheus/*.rules.yaml, observability/prometheus/prometheus.yml",
     ]
 
 

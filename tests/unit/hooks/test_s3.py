@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from airflow.sdk import Connection
 
-from fastvlm_ops.hooks.s3 import BackupRepositoryHook, ConnectionSettingError, S3ConnectionSettings
+from fastvlm_ops.hooks.connections import ConnectionSettingError
+from fastvlm_ops.hooks.s3 import BackupRepositoryHook, S3ConnectionSettings
 from tests.airflow_kit import set_connection
 
 GOOD = {"bucket": "b", "repository_passphrase": "long enough"}

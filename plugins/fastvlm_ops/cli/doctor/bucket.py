@@ -21,7 +21,8 @@ from fastvlm_ops.core.backup.errors import (
 )
 from fastvlm_ops.core.backup.repository import open_repository
 from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
-from fastvlm_ops.hooks.s3 import BackupRepositoryHook, ConnectionSettingError, S3ConnectionSettings
+from fastvlm_ops.hooks.connections import ConnectionSettingError
+from fastvlm_ops.hooks.s3 import BackupRepositoryHook, S3ConnectionSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -15,7 +15,7 @@ from fastvlm_ops.cli.doctor.findings import Finding, failed, ok, warning
 from fastvlm_ops.cli.places import Places
 from fastvlm_ops.cli.shipped import PLUGIN, shipped_files
 
-_EXTRAS = ("", "airflow", "backup", "store")
+_EXTRAS = ("", "airflow", "backup", "capacity", "store")
 
 
 def versions() -> Iterator[Finding]:

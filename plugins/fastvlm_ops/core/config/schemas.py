@@ -9,10 +9,14 @@ import argparse
 import json
 from pathlib import Path
 
+from fastvlm_ops.core.config.capacity import Capacity
 from fastvlm_ops.core.config.components import Components
 from fastvlm_ops.core.config.reading import DefinitionFile
 
-SCHEMAS: dict[str, type[DefinitionFile]] = {"components.schema.json": Components}
+SCHEMAS: dict[str, type[DefinitionFile]] = {
+    "capacity.schema.json": Capacity,
+    "components.schema.json": Components,
+}
 
 
 def schema_text(model: type[DefinitionFile]) -> str:

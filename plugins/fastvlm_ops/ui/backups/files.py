@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING
+
+from fastvlm_ops.ui import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.backup.tree import Entry
 
 CACHED_ENTRIES = 200_000
-_LONGEST_ADDRESS = 8_192
 
 
 class FolderNotFoundError(Exception):
@@ -150,7 +149,7 @@ def read_listing(snapshot_id: str) -> Listing:
 
 def encode_path(path: bytes) -> str:
     """Return a path, which may be any bytes, as text that an address can hold."""
-    return base64.urlsafe_b64encode(path).decode().rstrip("=")
+    return addresses.encode(path)
 
 
 def decode_path(text: str) -> bytes:
@@ -159,9 +158,6 @@ def decode_path(text: str) -> bytes:
     :raises FolderNotFoundError: it is not what that returns
     """
     try:
-        if len(text) > _LONGEST_ADDRESS:
-            raise FolderNotFoundError
-        path = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        return addresses.decode(text)
+    except addresses.AddressError:
         raise FolderNotFoundError from None
-    return path

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from fastvlm_ops.ui.access import User, may_read, may_trigger
 from fastvlm_ops.ui.backups import data
 from fastvlm_ops.ui.backups.files import FolderNotFoundError, decode_path, encode_path, read_listing
+from fastvlm_ops.ui.errors import told
 from fastvlm_ops.ui.render import page
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def show_files(
         raise HTTPException(404, f"{component} has no such folder in backup {set_id}.") from None
     except Exception as error:
         log.warning("The files of %s in %s cannot be read", component, set_id, exc_info=error)
-        values["problem"] = _told(error)
+        values["problem"] = told(error)
     status = 502 if values["problem"] else 200
     return page(request, "backups/files.html", section=SECTION, status=status, **values)
 
@@ -128,11 +129,4 @@ def _restores(backup: Any) -> dict[str, str]:
 
 def _no_catalogue(request: Request, error: Exception) -> HTMLResponse:
     log.warning("The catalogue of backups cannot be read", exc_info=error)
-    return page(request, "backups/no_catalogue.html", section=SECTION, status=503, problem=_told(error))
-
-
-def _told(error: Exception) -> str:
-    """What of an error a page may show: own errors say what to do; those of drivers may quote a password."""
-    if type(error).__module__.startswith("fastvlm_ops."):
-        return str(error)
-    return f"{type(error).__name__}; the api-server's log tells more."
+    return page(request, "backups/no_catalogue.html", section=SECTION, status=503, problem=told(error))

@@ -1,0 +1,1 @@
+"""Pages of capacity: what services need, pictures of forecasts, and how right those were."""

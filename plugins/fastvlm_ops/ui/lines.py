@@ -1,0 +1,280 @@
+"""Pictures of values over days, as numbers a template draws as SVG: lines, areas, limits and dates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from fastvlm_ops.ui.charts import Tick
+
+WIDTH, HEIGHT = 960, 330
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 150, 22, 26
+_LABEL_HEIGHT = 15.0
+_MOST_TICKS = 9
+_DAY_STEPS = (1, 2, 7, 14, 28, 56, 91, 182, 364)
+_CROWDED = 2.5
+"""A limit this many times above all that is drawn would press it flat: it is only mentioned."""
+
+Write = Callable[[float | None], str]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over days, drawn as a line. None where a value is not known: the line has a gap.
+
+    :param kind: what it looks like: the name of a class
+    :param title: in the legend
+    """
+
+    kind: str
+    title: str
+    days: Sequence[date]
+    values: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Area:
+    """What lies between two values over days."""
+
+    kind: str
+    title: str
+    days: Sequence[date]
+    lower: Sequence[float | None]
+    upper: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A value that holds for all days, drawn as a line across."""
+
+    kind: str
+    title: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A day that is marked."""
+
+    kind: str
+    title: str
+    day: date
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A drawn line or area: ``path`` is SVG's."""
+
+    kind: str
+    title: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A drawn limit. ``y`` is None where it is above the picture, and only written."""
+
+    limit: Limit
+    y: float | None
+    label_y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A drawn day; ``anchor`` is the side of its text."""
+
+    event: Event
+    x: float
+    anchor: str
+
+
+@dataclass(frozen=True)
+class DayTick:
+    """A day below the picture."""
+
+    x: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, ready to be drawn.
+
+    :param name: unique on its page
+    :param summary: for those who do not see it
+    """
+
+    name: str
+    title: str
+    summary: str
+    areas: tuple[Shape, ...]
+    lines: tuple[Shape, ...]
+    rules: tuple[Rule, ...]
+    marks: tuple[Mark, ...]
+    ticks: tuple[Tick, ...]
+    days: tuple[DayTick, ...]
+    write: Write
+
+    width, height, left, right, top, base = WIDTH, HEIGHT, _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Kind and title of all that a colour stands for."""
+        shapes = [(shape.kind, shape.title) for shape in (*self.areas, *self.lines)]
+        return [*shapes, *((rule.limit.kind, rule.limit.title) for rule in self.rules)]
+
+
+def draw(
+    name: str,
+    title: str,
+    *,
+    summary: str,
+    write: Write,
+    areas: Sequence[Area] = (),
+    curves: Sequence[Curve] = (),
+    limits: Sequence[Limit] = (),
+    events: Sequence[Event] = (),
+    scale: tuple[float, float] | None = None,
+) -> Picture:
+    """Lay out a picture.
+
+    :param name: unique on its page
+    :param summary: for those who do not see it
+    :param write: writes a value for people
+    :param scale: its lowest and highest value; None: from zero to just above the greatest
+    """
+    drawn = [one.days for one in areas] + [one.days for one in curves]
+    days = [day for some in drawn for day in some] + [event.day for event in events]
+    first = min(days, default=datetime.now(UTC).date())
+    last = max(days, default=first) + timedelta(days=1)
+    known = [limit for limit in limits if limit.value is not None and math.isfinite(limit.value)]
+    low, high = scale or (0.0, _top(_greatest(areas, curves), [limit.value or 0.0 for limit in known]))
+    place = _Place(first, last, low, high)
+    return Picture(
+        name=name,
+        title=title,
+        summary=summary,
+        areas=tuple(Shape(one.kind, one.title, _area_path(one, place)) for one in areas),
+        lines=tuple(Shape(one.kind, one.title, _line_path(one, place)) for one in curves),
+        rules=_rules(known, place, write),
+        marks=tuple(_mark(event, place) for event in events),
+        ticks=tuple(Tick(place.y(value), value) for value in _steps(low, high)),
+        days=_day_ticks(place),
+        write=write,
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where values and days stand in the drawing."""
+
+    first: date
+    last: date
+    low: float
+    high: float
+
+    def x(self, day: date, share: float = 0.5) -> float:
+        """:param share: of the day that has passed"""
+        of = ((day - self.first).days + share) / max((self.last - self.first).days, 1)
+        return round(_LEFT + of * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        of = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(HEIGHT - _BOTTOM - of * (HEIGHT - _BOTTOM - _TOP), 1)
+
+
+def _greatest(areas: Sequence[Area], curves: Sequence[Curve]) -> float:
+    series = [one.upper for one in areas] + [one.values for one in curves]
+    return max((value for values in series for value in values if value is not None), default=0.0)
+
+
+def _top(greatest: float, limits: Sequence[float]) -> float:
+    """The end of the scale: above all that is drawn, and the limits that are not far above that."""
+    near = [limit for limit in limits if limit <= _CROWDED * greatest or greatest <= 0]
+    return nice_above(max([greatest, *near]))
+
+
+def nice_above(value: float) -> float:
+    """Return a number that a scale can end with, at least as great as the value; 1 where that is zero."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(
+        step * power for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12) if step * power >= value
+    )
+
+
+def _steps(low: float, high: float) -> Iterator[float]:
+    span = high - low
+    power = 10.0 ** math.floor(math.log10(span))
+    step = next(power * size for size in (0.1, 0.2, 0.25, 0.5, 1, 2) if span / (power * size) <= 5.001)
+    number = math.ceil(round(low / step, 6))
+    while number * step <= high * (1 + 1e-9):
+        yield round(number * step, 12)
+        number += 1
+
+
+def _runs(days: Sequence[date], *values: Sequence[float | None]) -> Iterator[list[tuple[Any, ...]]]:
+    """Stretches of days that follow each other and on which all values are known."""
+    run: list[tuple[Any, ...]] = []
+    for row in zip(days, *values, strict=True):
+        gap = any(value is None or not math.isfinite(value) for value in row[1:])
+        if run and (gap or row[0] - run[-1][0] > timedelta(days=1)):
+            yield run
+            run = []
+        if not gap:
+            run.append(row)
+    if run:
+        yield run
+
+
+def _line_path(curve: Curve, place: _Place) -> str:
+    parts = []
+    for run in _runs(curve.days, curve.values):
+        points = [f"{place.x(day)} {place.y(value)}" for day, value in run]
+        # A day by itself is a dot: its line has no length, and round ends.
+        parts.append("M" + "L".join(points if len(points) > 1 else points * 2))
+    return "".join(parts)
+
+
+def _area_path(area: Area, place: _Place) -> str:
+    parts = []
+    for run in _runs(area.days, area.lower, area.upper):
+        # A day is as wide as a day, so that one by itself is seen.
+        over = [f"{place.x(day)} {place.y(upper)}" for day, _, upper in run]
+        under = [f"{place.x(day)} {place.y(lower)}" for day, lower, _ in run]
+        parts.append("M" + "L".join([*over, *reversed(under)]) + "Z")
+    return "".join(parts)
+
+
+def _rules(limits: Sequence[Limit], place: _Place, write: Write) -> tuple[Rule, ...]:
+    """Limits with their texts beside the picture, none over another."""
+    ordered = sorted(limits, key=lambda limit: -(limit.value or 0.0))
+    rules: list[Rule] = []
+    lowest = HEIGHT - _BOTTOM - _LABEL_HEIGHT * (len(ordered) - 1)
+    for number, limit in enumerate(ordered):
+        value = limit.value or 0.0
+        above = value > place.high
+        wanted = place.y(value) + 4
+        label_y = max(wanted, rules[-1].label_y + _LABEL_HEIGHT) if rules else wanted
+        label_y = min(label_y, lowest + _LABEL_HEIGHT * number)
+        text = f"{limit.title} {write(value)}" + (" ↑" if above else "")
+        rules.append(Rule(limit, None if above else place.y(value), round(label_y, 1), text))
+    return tuple(rules)
+
+
+def _mark(event: Event, place: _Place) -> Mark:
+    x = place.x(event.day, 0)
+    return Mark(event, x, "end" if x > WIDTH - _RIGHT - 120 else "start")
+
+
+def _day_ticks(place: _Place) -> tuple[DayTick, ...]:
+    count = (place.last - place.first).days
+    step = next((step for step in _DAY_STEPS if count / step <= _MOST_TICKS), _DAY_STEPS[-1])
+    days = [place.first + timedelta(days=number) for number in range(0, count, step)]
+    form = "%d %b %Y" if step > 91 else "%d %b"
+    return tuple(DayTick(place.x(day), f"{day:{form}}") for day in days)
