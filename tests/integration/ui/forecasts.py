@@ -39,7 +39,7 @@ def usage(service: str, seed: int) -> np.ndarray:
     noise = np.convolve(generator.standard_normal(HOURS), np.ones(4) / 2, "same")
     values = (24 + 14 * day) * week + 1.6 * noise
     if service == GROWING:
-        values = values * 0.6 + 46 * hours / HOURS
+        values = values * 0.5 + 85 * hours / HOURS
     values *= {BUSY: 1.75, IDLE: 0.25}.get(service, 1.0)
     values[generator.random(HOURS) < 0.004] *= 1.5
     values[1300:1372] = np.nan
@@ -52,7 +52,9 @@ def usage(service: str, seed: int) -> np.ndarray:
 
 def history(as_of: datetime) -> History:
     """What would have been collected."""
-    services = [Service(name, 4, {"cpu": 100.0, "memory": 100.0, "requests": 120.0}) for name in sorted(NAMES)]
+    services = [
+        Service(name, 4, {"cpu": 100.0, "memory": 100.0, "requests": 120.0}) for name in sorted(NAMES)
+    ]
     average = {
         resource: np.array([usage(one.name, 7 * n + place) for n, one in enumerate(services)])
         for place, resource in enumerate(RESOURCES)
@@ -79,9 +81,7 @@ def forecast(rig: Rig, days: int = 3) -> None:
             replicas: Mapping[str, int | None] = {
                 one.name: None if one.name == HOSTILE else 4 for one in found.services
             }
-            recommend_all(
-                store, as_of=as_of, replicas=replicas, rules=rules_of(definitions), run_key=run_key
-            )
+            recommend_all(store, as_of=as_of, replicas=replicas, rules=rules_of(definitions), run_key=run_key)
 
 
 def add_scores(rig: Rig, days: int = 60) -> None:
