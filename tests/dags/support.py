@@ -17,11 +17,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "backup_full": {},
     "backup_incremental": {},
     "backup_maintenance": {},
+    "capacity_accuracy": {},
+    "capacity_forecast": {},
     "restore_backup": {"target": "drill"},
 }
 
 #: What has to run before a DAG can succeed.
-BEFORE: dict[str, str] = {"backup_deadline": "backup_incremental"}
+BEFORE: dict[str, str] = {"backup_deadline": "backup_incremental", "capacity_accuracy": "capacity_forecast"}
 
 
 def parse_dags(path: Path) -> dict[str, DAG]:

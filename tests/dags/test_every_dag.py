@@ -10,7 +10,9 @@ from tests.dags.support import BEFORE, RUNS
 
 
 @pytest.mark.parametrize("dag_id", RUNS)
-def test_runs_to_its_end(dag_id: str, published: None, run_dag: Any) -> None:
+def test_runs_to_its_end(dag_id: str, published: None, run_dag: Any, request: pytest.FixtureRequest) -> None:
+    if dag_id.startswith("capacity_"):
+        request.getfixturevalue("metrics")
     if dag_id in BEFORE:
         assert run_dag(BEFORE[dag_id], RUNS[BEFORE[dag_id]]).state == "success"
     run = run_dag(dag_id, RUNS[dag_id])

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastvlm_ops.cli.places import Places
 from fastvlm_ops.core.config import CAPACITY_FILE, COMPONENTS_FILE, Capacity, DefinitionError, Problem
 from fastvlm_ops.core.config.components import Components
+from fastvlm_ops.core.config.prometheus import PrometheusConfig
 from fastvlm_ops.core.config.reading import DefinitionFile, read_definition_file
 from fastvlm_ops.core.config.rules import Rules
 from fastvlm_ops.core.config.schemas import SCHEMAS, schema_text
@@ -19,6 +20,7 @@ MODELS: dict[str, type[DefinitionFile]] = {
     COMPONENTS_FILE: Components,
     CAPACITY_FILE: Capacity,
     "observability/prometheus/*.rules.yaml": Rules,
+    "observability/prometheus/prometheus.yml": PrometheusConfig,
 }
 # What `init`, editors and version control leave in any folder; nothing reads it as a definition.
 LEFTOVERS = ("*.new", "*~", "*.swp", "*.bak", "*.orig")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 REGION = "us-east-1"
-_PORTS = ("master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "s3", "s3_grpc")
+_PARTS = ("master", "volume", "filer", "s3")
+_PORTS = tuple(f"{part}{kind}" for part in _PARTS for kind in ("", "_grpc"))
 
 
 class SeaweedFS:
@@ -36,6 +37,7 @@ class SeaweedFS:
     :param processes: that keeps its processes; its own, in ``folder``, unless given
     :param die_with_parent: whether the kernel ends it with this process, as tests want it
     :param memory_mib: soft limit of each of its four processes
+    :param metrics: whether each of them also serves metrics for Prometheus
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SeaweedFS:
         processes: Processes | None = None,
         die_with_parent: bool = False,
         memory_mib: int = 256,
+        metrics: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +57,7 @@ class SeaweedFS:
         self.region_name = REGION
         self._die_with_parent = die_with_parent
         self._memory_mib = memory_mib
+        self._metrics = metrics
         self._ports: dict[str, int] = {}
         self._parts: list[Process] = []
 
@@ -61,6 +65,11 @@ class SeaweedFS:
     def endpoint_url(self) -> str:
         """The server's address."""
         return f"http://{HOST}:{self._ports['s3']}"
+
+    @property
+    def metrics_addresses(self) -> list[str]:
+        """What Prometheus can scrape, as in ``127.0.0.1:9324``."""
+        return [f"{HOST}:{port}" for name, port in self._ports.items() if name.endswith("_metrics")]
 
     def __enter__(self) -> SeaweedFS:
         self.start()
@@ -87,7 +96,8 @@ class SeaweedFS:
 
     def _start_all(self, timeout_seconds: float) -> None:
         shutil.rmtree(self.folder / "data", ignore_errors=True)
-        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        names = [*_PORTS, *(f"{part}_metrics" for part in _PARTS if self._metrics)]
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         deadline = time.monotonic() + timeout_seconds
         try:
             # In this order, for each asks those before it at once, and again only after one to five seconds.
@@ -158,6 +168,7 @@ class SeaweedFS:
             f"-ip.bind={HOST}",
             f"-port={ports[part]}",
             f"-port.grpc={ports[f'{part}_grpc']}",
+            *([f"-metricsPort={ports[f'{part}_metrics']}"] if self._metrics else []),
         ]
 
     def _address(self, part: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from fastvlm_ops.core.backup.journal import record_restored, record_verified
 from fastvlm_ops.core.backup.metrics import METRICS_FILE, write_metrics
 from fastvlm_ops.core.backup.verify import verify_repository
 from fastvlm_ops.core.store import Store, open_store
+from fastvlm_ops.local.processes import ProcessStartError
+from fastvlm_ops.local.prometheus import program
 from tests.conftest import ROOT
 from tests.integration.backup.test_catalogue import back_up, outcome
 
@@ -161,11 +162,10 @@ def test_alerts_use_only_metrics_that_are_written(
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """Prometheus's own tool."""
-    unpacked = ROOT / ".tools" / "prometheus" / "usr" / "bin"
-    path = shutil.which("promtool") or shutil.which("promtool", path=unpacked)
-    if path is None:
-        pytest.skip("promtool is neither on PATH nor in .tools; scripts/promtool.sh fetches it with apt-get")
-    return path
+    try:
+        return str(program("promtool"))
+    except ProcessStartError as error:
+        pytest.skip(str(error))
 
 
 HOUR = 3600

@@ -47,6 +47,8 @@ def test_the_shipped_files_are_right(capsys: pytest.CaptureFixture[str]) -> None
             "a rule has either the key alert or the key record",
         ),
         ("observability/prometheus/rules.yaml", "groups: []\n", "is not known"),
+        ("observability/prometheus/prometheus.yml", "scrape_configs: [{}]\n", "job_name"),
+        ("observability/prometheus/prometheus.yml", "scrape_config: []\n", "scrape_config"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -70,7 +72,7 @@ def test_all_that_is_wrong_is_told_at_once(include: Path) -> None:
     assert messages(include) == [
         "components.yaml: does not exist",
         "unknown.txt: is not known, and nothing reads it; known: components.yaml, capacity.yaml,"
-        " observability/prometheus/*.rules.yaml",
+        " observability/prometheus/*.rules.yaml, observability/prometheus/prometheus.yml",
     ]
 
 

@@ -15,9 +15,8 @@ from sqlalchemy import select
 from fastvlm_ops.core.capacity.collecting import HOUR, MetricSource, matrix_of
 from fastvlm_ops.core.capacity.objects import CapacityObjects
 from fastvlm_ops.core.capacity.publishing import find_partition
-from fastvlm_ops.core.capacity.required import Resource
 from fastvlm_ops.core.capacity.scoring import Score, score, seasonal_scale
-from fastvlm_ops.core.config.capacity import RESOURCES, Capacity
+from fastvlm_ops.core.config.capacity import RESOURCES, Capacity, Resource
 from fastvlm_ops.core.store.clock import now
 from fastvlm_ops.core.store.tables.capacity import forecasts, scores
 from fastvlm_ops.core.store.upsert import upsert
@@ -81,7 +80,8 @@ def forecasts_due(store: Store, definitions: Capacity, *, at: datetime, again: b
             .where(forecasts.c.status.in_(_USABLE), forecasts.c.as_of < at)
             .distinct()
         ).all()
-        scored = set(connection.execute(select(scores.c.as_of, scores.c.horizon_days).distinct()).tuples())
+        found = connection.execute(select(scores.c.as_of, scores.c.horizon_days).distinct())
+        scored = {(row.as_of, row.horizon_days) for row in found}
     due = []
     for as_of, horizon_days in sorted(made):
         for days in definitions.accuracy.horizons_days:

@@ -84,8 +84,9 @@ def recommend_all(
     with store.write() as connection:
         _take_turn(connection)
         here = recommendations.c.as_of == as_of
-        query = select(recommendations.c.service, recommendations.c.applied_state).where(here)
-        decided = {service: state for service, state in connection.execute(query).tuples()}  # noqa: C416
+        columns = (recommendations.c.service, recommendations.c.applied_state)
+        known = connection.execute(select(*columns).where(here))
+        decided = {row.service: row.applied_state for row in known}
         connection.execute(delete(recommendations).where(here))
         rows = [
             _row(

@@ -148,7 +148,7 @@ class _Task:
         weights = weigh(trials, self.horizon)
         point = combine(now, weights, self.horizon)
         errors = trials.actual - combine(trials.paths, weights, self.horizon)
-        around = bounds(point, errors, self.horizon)
+        around = self.calibration.apply(bounds(point, errors, self.horizon), LEVELS.index(0.5))
         peak, maximum = _extremes(point, errors, trials.actual.astype(np.float64))
         slope, significant = find_trend(level)
         results = []

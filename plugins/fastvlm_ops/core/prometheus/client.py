@@ -35,7 +35,7 @@ class PrometheusClient:
         self.connect = PrometheusConnect(
             url=settings.url.rstrip("/"),
             session=self._session,
-            retry=Retry(total=0, redirect=False),  # the session does that, for every verb
+            retry=Retry(0, read=False),  # the session does that, for every verb
             method=settings.method,
         )
 

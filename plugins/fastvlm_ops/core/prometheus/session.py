@@ -160,7 +160,8 @@ def _wait_seconds(attempt: int, asked: float | None) -> float:
 
 
 def _transport_error(url: str, error: Exception) -> PrometheusError:
-    reason = str(error)
+    cause = error.args[0] if error.args else error
+    reason = str(getattr(cause, "reason", None) or cause)  # urllib3's own, less the whole address
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return PrometheusRefusedError(
             f"the certificate of {url} is not trusted: {_shown(reason)}; name its authority in ca_bundle"

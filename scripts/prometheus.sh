@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Puts promtool, Prometheus's own tool, into .tools/prometheus: Debian's package, unpacked and not installed,
-# for installing it would start a server on all interfaces. Does nothing where promtool is there already.
+# Puts prometheus and promtool into .tools/prometheus: Debian's package, unpacked and not installed, for
+# installing it would start a server on all interfaces. Does nothing where both are there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-promtool=.tools/prometheus/usr/bin/promtool
-if command -v promtool >/dev/null || "$promtool" --version >/dev/null 2>&1; then
+unpacked=.tools/prometheus/usr/bin
+there() { command -v "$1" >/dev/null || "$unpacked/$1" --version >/dev/null 2>&1; }
+if there prometheus && there promtool; then
   exit 0
 fi
 for program in apt-get dpkg-deb; do
   command -v "$program" >/dev/null || {
-    echo "promtool: $program is not there, so that Debian's package prometheus cannot be unpacked" >&2
+    echo "prometheus: $program is not there, so that Debian's package prometheus cannot be unpacked" >&2
     exit 1
   }
 done
@@ -26,7 +27,7 @@ download 2>/dev/null || {
   download
 }
 dpkg-deb -x "$folder"/prometheus_*.deb "$folder/unpacked"
-"$folder/unpacked/usr/bin/promtool" --version >/dev/null
+for program in prometheus promtool; do "$folder/unpacked/usr/bin/$program" --version >/dev/null; done
 rm -rf .tools/prometheus
 mv "$folder/unpacked" .tools/prometheus
-echo "promtool: unpacked into .tools/prometheus"
+echo "prometheus: unpacked into .tools/prometheus"
