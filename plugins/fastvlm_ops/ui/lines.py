@@ -10,10 +10,11 @@ from typing import Any
 
 from fastvlm_ops.ui.charts import Tick
 
-WIDTH, HEIGHT = 960, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 150, 22, 26
+WIDTH, NARROW, HEIGHT = 960, 580, 330
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 22, 26
+_LABEL_WIDTH, _MARK_WIDTH = 130, 120
 _LABEL_HEIGHT = 15.0
-_MOST_TICKS = 9
+_TICK_WIDTH = 75
 _DAY_STEPS = (1, 2, 7, 14, 28, 56, 91, 182, 364)
 _CROWDED = 2.5
 """A limit this many times above all that is drawn would press it flat: it is only mentioned."""
@@ -118,8 +119,10 @@ class Picture:
     ticks: tuple[Tick, ...]
     days: tuple[DayTick, ...]
     write: Write
+    width: int
+    right: int
 
-    width, height, left, right, top, base = WIDTH, HEIGHT, _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
+    height, left, top, base = HEIGHT, _LEFT, _TOP, HEIGHT - _BOTTOM
 
     @property
     def legend(self) -> list[tuple[str, str]]:
@@ -139,6 +142,7 @@ def draw(
     limits: Sequence[Limit] = (),
     events: Sequence[Event] = (),
     scale: tuple[float, float] | None = None,
+    width: int = WIDTH,
 ) -> Picture:
     """Lay out a picture.
 
@@ -146,6 +150,7 @@ def draw(
     :param summary: for those who do not see it
     :param write: writes a value for people
     :param scale: its lowest and highest value; None: from zero to just above the greatest
+    :param width: of the drawing
     """
     drawn = [one.days for one in areas] + [one.days for one in curves]
     days = [day for some in drawn for day in some] + [event.day for event in events]
@@ -153,7 +158,8 @@ def draw(
     last = max(days, default=first) + timedelta(days=1)
     known = [limit for limit in limits if limit.value is not None and math.isfinite(limit.value)]
     low, high = scale or (0.0, _top(_greatest(areas, curves), [limit.value or 0.0 for limit in known]))
-    place = _Place(first, last, low, high)
+    right = width - _RIGHT - (_LABEL_WIDTH if known else 0)
+    place = _Place(first, last, low, high, right)
     return Picture(
         name=name,
         title=title,
@@ -165,6 +171,8 @@ def draw(
         ticks=tuple(Tick(place.y(value), value) for value in _steps(low, high)),
         days=_day_ticks(place),
         write=write,
+        width=width,
+        right=right,
     )
 
 
@@ -176,11 +184,12 @@ class _Place:
     last: date
     low: float
     high: float
+    right: int
 
     def x(self, day: date, share: float = 0.5) -> float:
         """:param share: of the day that has passed"""
         of = ((day - self.first).days + share) / max((self.last - self.first).days, 1)
-        return round(_LEFT + of * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + of * (self.right - _LEFT), 1)
 
     def y(self, value: float) -> float:
         of = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
@@ -269,12 +278,14 @@ def _rules(limits: Sequence[Limit], place: _Place, write: Write) -> tuple[Rule, 
 
 def _mark(event: Event, place: _Place) -> Mark:
     x = place.x(event.day, 0)
-    return Mark(event, x, "end" if x > WIDTH - _RIGHT - 120 else "start")
+    return Mark(event, x, "end" if x > place.right - _MARK_WIDTH else "start")
 
 
 def _day_ticks(place: _Place) -> tuple[DayTick, ...]:
     count = (place.last - place.first).days
-    step = next((step for step in _DAY_STEPS if count / step <= _MOST_TICKS), _DAY_STEPS[-1])
+    step = next(
+        (step for step in _DAY_STEPS if count / step <= (place.right - _LEFT) / _TICK_WIDTH), _DAY_STEPS[-1]
+    )
     days = [place.first + timedelta(days=number) for number in range(0, count, step)]
     form = "%d %b %Y" if step > 91 else "%d %b"
     return tuple(DayTick(place.x(day), f"{day:{form}}") for day in days)
