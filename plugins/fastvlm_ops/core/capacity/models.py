@@ -14,20 +14,20 @@ from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats, median_of
 
 WEEKS = 8
 WINDOW = WEEKS * WEEK
-_LEVEL_HOURS = (24, 72, 168, 336, 672)
 _EXPLOSION = 3.0  # spans of the window beyond its own range that no model may leave
+_SMOOTHING = 0.1  # of the daily level: the optimum of most loads lies near it
 
 MODELS = (
     "last week",
-    "hour of week, 4 weeks",
-    "hour of week, 8 weeks",
-    *(f"week shape + level of {hours} h" for hours in _LEVEL_HOURS),
+    "hour of week, 3 weeks",
+    "week shape + level of 24 h",
+    "week shape + level of 168 h",
     "week shape x level of 168 h",
-    "week shape x level of 672 h",
-    "day shape + level of 72 h",
-    "day shape + level of 336 h",
-    "median of a week",
-    "median of 4 weeks",
+    "week shape + smoothed level",
+    "hour of day, 3 days",
+    "hour of day, 7 days",
+    "hour of day, 14 days",
+    "hour of day, 28 days",
     "week shape + damped trend",
 )
 
@@ -72,28 +72,33 @@ def predict(windows: Floats, horizon: int) -> NDArray[np.float32]:
 
 def _shapes(blocks: Floats, windows: Floats) -> list[Floats]:
     """The models that repeat a week: rows x hours of the week, in the order of MODELS."""
-    four = np.median(blocks[:, -4:], axis=1)
-    eight = np.median(blocks, axis=1)
     means = blocks.mean(axis=2, keepdims=True)
     shape = np.median(blocks - means, axis=1)
-    rest = windows[:, -_LEVEL_HOURS[-1] :] - np.tile(shape, _LEVEL_HOURS[-1] // WEEK)
-    levels = [np.median(rest[:, -hours:], axis=1, keepdims=True) for hours in _LEVEL_HOURS]
+    last = blocks[:, -1] - shape
     scaled = np.median(blocks / np.where(means > 0, means, np.inf), axis=1)
-    days = windows[:, -4 * WEEK :].reshape(len(windows), 28, DAY)
-    day_shape = np.median(days - np.median(days, axis=2, keepdims=True), axis=1)
-    day_rest = windows[:, -2 * WEEK :] - np.tile(day_shape, 14)
-    by_day = np.tile(day_shape, 7)
-    flat = np.ones_like(four)
+    by_day = windows.reshape(len(windows), -1, DAY)
     return [
         blocks[:, -1],
-        four,
-        eight,
-        *(shape + level for level in levels),
-        *(scaled * _ratio(windows[:, -hours:], scaled) for hours in (168, 672)),
-        *(by_day + np.median(day_rest[:, -hours:], axis=1, keepdims=True) for hours in (72, 336)),
-        flat * np.median(windows[:, -WEEK:], axis=1, keepdims=True),
-        flat * np.median(windows[:, -4 * WEEK :], axis=1, keepdims=True),
+        np.median(blocks[:, -3:], axis=1),
+        shape + np.median(last[:, -DAY:], axis=1, keepdims=True),
+        shape + np.median(last, axis=1, keepdims=True),
+        scaled * _ratio(windows[:, -WEEK:], scaled),
+        shape + smoothed_level(blocks - shape[:, None])[:, None],
+        *(np.tile(np.median(by_day[:, -days:], axis=1), 7) for days in (3, 7, 14, 28)),
     ]
+
+
+def smoothed_level(rest: Floats) -> Floats:
+    """Simple exponential smoothing of the days' means, as statsmodels' ``SimpleExpSmoothing`` with this
+    smoothing level and the first week as its start.
+
+    :param rest: rows x weeks x hours, without the shape of the week
+    """
+    days = rest.reshape(len(rest), -1, DAY).mean(axis=2)
+    level = days[:, :7].mean(axis=1)
+    for day in range(days.shape[1]):
+        level = level + _SMOOTHING * (days[:, day] - level)
+    return level
 
 
 def _ratio(values: Floats, shape: Floats) -> Floats:
