@@ -15,7 +15,7 @@ from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats, median_of
 WEEKS = 8
 WINDOW = WEEKS * WEEK
 _EXPLOSION = 3.0  # spans of the window beyond its own range that no model may leave
-_SMOOTHING = 0.1  # of the daily level: the optimum of most loads lies near it
+SMOOTHING = 0.1  # of the daily level: the optimum of most loads lies near it
 
 MODELS = (
     "last week",
@@ -97,7 +97,7 @@ def smoothed_level(rest: Floats) -> Floats:
     days = rest.reshape(len(rest), -1, DAY).mean(axis=2)
     level = days[:, :7].mean(axis=1)
     for day in range(days.shape[1]):
-        level = level + _SMOOTHING * (days[:, day] - level)
+        level = level + SMOOTHING * (days[:, day] - level)
     return level
 
 
