@@ -57,7 +57,7 @@ def weekly_change(measured: Floats) -> Floats:
             count = np.count_nonzero(known, axis=1)
             mean = np.where(known, change, 0).sum(axis=1) / np.maximum(count, 1)
             result = np.where(np.isnan(result) & (count > 0), mean, result)
-    return np.nan_to_num(result)
+    return np.asarray(np.nan_to_num(result))
 
 
 def hour_scales(errors: Floats, horizon: int) -> Floats:

@@ -70,27 +70,27 @@ def _quantiles(measured: Floats, level: float, horizon: int, growth: Floats) -> 
     steps = np.array([np.interp(place, np.log(_HORIZONS), column) for column in table.T])
     size = _LEAST_STEP + _usual_step(above, level, floor)
     found = np.exp(middle + steps[:, None] * size) - floor
-    return np.maximum(found, 0.0) + np.maximum(growth, 0.0) + lowest
+    return np.asarray(np.maximum(found, 0.0) + np.maximum(growth, 0.0) + lowest)
 
 
 def _recent(values: Floats, hours: int, level: float, whole: Floats) -> Floats:
     """The figure of the last hours; that of all where less than half a week of them is known."""
     last = values[:, -hours:]
     enough = np.count_nonzero(~np.isnan(last), axis=1) >= _COVERED * WEEK
-    return np.where(enough, quantiles(last, (level,))[0], whole)
+    return np.asarray(np.where(enough, quantiles(last, (level,))[0], whole))
 
 
 def _floor(values: Floats, level: float) -> Floats:
     """A small part of the highest day's figure; above 0, so that its logarithm exists."""
     days = values.shape[1] // DAY
     if not days:
-        return np.maximum(_FLOOR * np.nanmax(values, axis=1), 1e-300)
+        return np.asarray(np.maximum(_FLOOR * np.nanmax(values, axis=1), 1e-300))
     blocks = values[:, values.shape[1] - days * DAY :].reshape(-1, DAY)
     figures = quantiles(blocks, (level,))[0]
     figures[np.count_nonzero(~np.isnan(blocks), axis=1) < _COVERED * DAY / 2] = np.nan
     highest = np.nan_to_num(figures.reshape(len(values), days), nan=0.0).max(axis=1)
     highest = np.where(highest > 0, highest, np.nanmax(values, axis=1))
-    return np.maximum(_FLOOR * highest, 1e-300)
+    return np.asarray(np.maximum(_FLOOR * highest, 1e-300))
 
 
 def _usual_step(values: Floats, level: float, floor: Floats) -> Floats:

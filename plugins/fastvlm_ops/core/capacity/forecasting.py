@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastvlm_ops.core.capacity.calibration import Calibration
 from fastvlm_ops.core.capacity.cleaning import DAY, Floats, cut_freaks, even_out_shift, fill_gaps
 from fastvlm_ops.core.capacity.conformal import bounds, weekly_change
-from fastvlm_ops.core.capacity.ensemble import combine, weigh
+from fastvlm_ops.core.capacity.ensemble import combine
 from fastvlm_ops.core.capacity.extremes import maximum_quantiles, peak_quantiles
 from fastvlm_ops.core.capacity.grid import to_grid
 from fastvlm_ops.core.capacity.levels import LEVELS, column
@@ -145,13 +145,11 @@ class _Task:
         cut, freaks = cut_freaks(raw)
         filled = fill_gaps(cut)
         level, shifts = even_out_shift(filled)
-        now, trials = try_models(level, raw, self.horizon)
-        weights = weigh(trials, self.horizon)
-        point = combine(now, weights, self.horizon)
-        errors = trials.actual - combine(trials.paths, weights, self.horizon)
-        around = self.calibration.apply(
-            bounds(point, errors, self.horizon, weekly_change(cut)), LEVELS.index(0.5)
-        )
+        trials = try_models(level, raw, self.horizon)
+        combined = combine(trials, self.horizon)
+        point, weights, errors = combined.paths[:, 0], combined.weights, combined.errors
+        around = bounds(point, errors, self.horizon, weekly_change(cut))
+        around = self.calibration.apply(around, LEVELS.index(0.5))
         slope, significant = find_trend(level)
         growth = np.where(significant, slope, 0.0) * self.horizon / DAY
         peak = peak_quantiles(cut, self.horizon, growth)
