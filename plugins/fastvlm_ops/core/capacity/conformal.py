@@ -1,13 +1,6 @@
-"""Bounds from the errors at rolling origins, and from how far weeks differ.
-
-A series' own past has few origins whose hours thirty days ahead have come, and they overlap: their errors
-alone covered 79 % there where 95 % was meant. So what a week usually differs by from the one before is added,
-the more the further ahead.
-"""
+"""Bounds from the errors at rolling origins."""
 
 from __future__ import annotations
-
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,48 +9,41 @@ from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats
 from fastvlm_ops.core.capacity.levels import LEVELS
 from fastvlm_ops.core.capacity.origins import buckets
 
+_MIDDLE = LEVELS.index(0.5)
+
 _HOUR_SHRINKAGE = 20.0  # errors of an hour of the day count as much as so many of all hours
-# Parts of the usual change from week to week that the 95 % bound is moved out by, for each lead bucket;
-# chosen so that it covers 95 % of the hours of the series named in docs/benchmarks.md, in each bucket.
-_MOVED_OUT = (0.25, 0.3, 0.6, 1.1, 2.0, 2.0)
-_BY_LEVEL = np.array([NormalDist().inv_cdf(level) / NormalDist().inv_cdf(0.95) for level in LEVELS])
+# Errors at a lead are known from few origins, and those overlap. The errors of the first week at all origins,
+# grown as errors usually grow with the lead, count as much as so many origins; by lead bucket.
+_ORIGIN_SHRINKAGE = 8.0
+_GROWTH = (1.0, 1.1, 1.2, 1.35, 1.5, 1.7)
+# What is to come differs from the history by more than parts of the history differ from each other. Measured
+# on rolling origins of real series: with it, the 95 % bound covers 95 %.
+_UNSEEN = 1.5
+_BIAS = 0.5  # part of the past errors' median that is believed to last
 
 
-def bounds(point: Floats, errors: Floats, horizon: int, unrest: Floats) -> Floats:
+def bounds(point: Floats, errors: Floats, horizon: int) -> Floats:
     """Quantiles around a forecast.
 
     :param point: series x hours
     :param errors: series x origins x hours, measured less forecast; NaN where not known
-    :param unrest: of each series, see :func:`weekly_change`
     :returns: levels x series x hours
     """
     scales = hour_scales(errors, horizon)
     relative = errors / scales[:, None, :]
+    shared = quantiles(relative[:, :, :WEEK].reshape(len(point), -1), LEVELS)
+    shared_middle = shared[_MIDDLE]
     result = np.empty((len(LEVELS), *point.shape))
-    last = np.zeros((len(LEVELS), len(point)))
     for number, part in enumerate(buckets(horizon)):
-        pooled = relative[:, :, part].reshape(len(point), -1)
-        found = quantiles(pooled, LEVELS)
-        last = np.where(np.isnan(found), last, found)
-        moved = _MOVED_OUT[min(number, len(_MOVED_OUT) - 1)] * _BY_LEVEL[:, None] * unrest
-        result[:, :, part] = point[:, part] + last[:, :, None] * scales[:, part] + moved[:, :, None]
+        pooled = relative[:, :, part]
+        origins = (~np.isnan(pooled)).any(axis=2).sum(axis=1)
+        trust = origins / (origins + _ORIGIN_SHRINKAGE)
+        own = np.nan_to_num(quantiles(pooled.reshape(len(point), -1), LEVELS))
+        middle = trust * own[_MIDDLE] + (1 - trust) * shared_middle
+        distance = trust * (own - own[_MIDDLE]) + (1 - trust) * (shared - shared_middle) * _GROWTH[number]
+        off = _BIAS * middle + _UNSEEN * distance
+        result[:, :, part] = point[:, part] + off[:, :, None] * scales[:, part]
     return result
-
-
-def weekly_change(measured: Floats) -> Floats:
-    """Mean size of the difference between an hour and the same hour a week (else a day, an hour) before.
-
-    :param measured: series x hours; NaN where there is no data
-    """
-    result = np.full(len(measured), np.nan)
-    for lag in (WEEK, DAY, 1):
-        if measured.shape[1] > lag:
-            change = np.abs(measured[:, lag:] - measured[:, :-lag])
-            known = ~np.isnan(change)
-            count = np.count_nonzero(known, axis=1)
-            mean = np.where(known, change, 0).sum(axis=1) / np.maximum(count, 1)
-            result = np.where(np.isnan(result) & (count > 0), mean, result)
-    return np.asarray(np.nan_to_num(result))
 
 
 def hour_scales(errors: Floats, horizon: int) -> Floats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.calibration import Calibration
 from fastvlm_ops.core.capacity.cleaning import DAY, Floats, cut_freaks, even_out_shift, fill_gaps
-from fastvlm_ops.core.capacity.conformal import bounds, weekly_change
+from fastvlm_ops.core.capacity.conformal import bounds
 from fastvlm_ops.core.capacity.ensemble import combine
 from fastvlm_ops.core.capacity.extremes import maximum_quantiles, peak_quantiles
 from fastvlm_ops.core.capacity.grid import to_grid
@@ -148,7 +148,7 @@ class _Task:
         trials = try_models(level, raw, self.horizon)
         combined = combine(trials, self.horizon)
         point, weights, errors = combined.paths[:, 0], combined.weights, combined.errors
-        around = bounds(point, errors, self.horizon, weekly_change(cut))
+        around = bounds(point, errors, self.horizon)
         around = self.calibration.apply(around, LEVELS.index(0.5))
         slope, significant = find_trend(level)
         growth = np.where(significant, slope, 0.0) * self.horizon / DAY
