@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 from fastvlm_ops.ui.charts import Tick
 
 WIDTH, NARROW, HEIGHT = 960, 580, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 22, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 36, 26
 _LABEL_WIDTH, _MARK_WIDTH = 130, 120
 _LABEL_HEIGHT = 15.0
 _TICK_WIDTH = 75
@@ -86,11 +87,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Mark:
-    """A drawn day; ``anchor`` is the side of its text."""
+    """A drawn day; ``anchor`` is the side of its text, ``text_y`` its height."""
 
     event: Event
     x: float
     anchor: str
+    text_y: float
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def draw(
         areas=tuple(Shape(one.kind, one.title, _area_path(one, place)) for one in areas),
         lines=tuple(Shape(one.kind, one.title, _line_path(one, place)) for one in curves),
         rules=_rules(known, place, write),
-        marks=tuple(_mark(event, place) for event in events),
+        marks=_marks(events, place),
         ticks=tuple(Tick(place.y(value), value) for value in _steps(low, high)),
         days=_day_ticks(place),
         write=write,
@@ -209,7 +211,7 @@ def _top(greatest: float, limits: Sequence[float]) -> float:
 
 def nice_above(value: float) -> float:
     """Return a number that a scale can end with, at least as great as the value; 1 where that is zero."""
-    if value <= 0:
+    if value < sys.float_info.min:  # or so little that it cannot be divided any more
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(
@@ -276,9 +278,15 @@ def _rules(limits: Sequence[Limit], place: _Place, write: Write) -> tuple[Rule, 
     return tuple(rules)
 
 
-def _mark(event: Event, place: _Place) -> Mark:
-    x = place.x(event.day, 0)
-    return Mark(event, x, "end" if x > place.right - _MARK_WIDTH else "start")
+def _marks(events: Sequence[Event], place: _Place) -> tuple[Mark, ...]:
+    """Marked days, their texts a line higher where two would stand over each other."""
+    marks: list[Mark] = []
+    for event in sorted(events, key=lambda event: event.day):
+        x = place.x(event.day, 0)
+        near = bool(marks) and x - marks[-1].x < 2 * _MARK_WIDTH and marks[-1].text_y == _TOP - 6
+        text_y = _TOP - 6 - (_LABEL_HEIGHT if near else 0)
+        marks.append(Mark(event, x, "end" if x > place.right - _MARK_WIDTH else "start", text_y))
+    return tuple(marks)
 
 
 def _day_ticks(place: _Place) -> tuple[DayTick, ...]:

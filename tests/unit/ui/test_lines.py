@@ -116,6 +116,9 @@ def test_marked_days_stand_at_their_beginning_with_text_inside() -> None:
     drawn = picture([1.0] * 30, events=events)
     assert [mark.anchor for mark in drawn.marks] == ["start", "end"]
     assert drawn.marks[0].x == drawn.left
+    assert drawn.marks[0].text_y == drawn.marks[1].text_y
+    close = [Event("made", "forecast made", START), Event("exhausted", "used up", START)]
+    assert len({mark.text_y for mark in picture([1.0] * 30, events=close).marks}) == 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 30, 121, 400, 2000])
