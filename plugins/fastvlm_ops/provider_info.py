@@ -49,6 +49,10 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["fastvlm_ops.hooks.airflow_db"],
             },
         ],
+        "extra-links": [
+            "fastvlm_ops.links.capacity.AccuracyPageLink",
+            "fastvlm_ops.links.capacity.CapacityPageLink",
+        ],
         "connection-types": [_s3_connection_type(), _prometheus_connection_type()],
         "config": {"fastvlm_ops": {"description": _SECTION, "options": _options()}},
     }

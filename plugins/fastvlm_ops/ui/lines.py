@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -10,10 +11,11 @@ from typing import Any
 
 from fastvlm_ops.ui.charts import Tick
 
-WIDTH, HEIGHT = 960, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 150, 22, 26
+WIDTH, NARROW, HEIGHT = 960, 580, 330
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 36, 26
+_LABEL_WIDTH, _MARK_WIDTH = 130, 120
 _LABEL_HEIGHT = 15.0
-_MOST_TICKS = 9
+_TICK_WIDTH = 75
 _DAY_STEPS = (1, 2, 7, 14, 28, 56, 91, 182, 364)
 _CROWDED = 2.5
 """A limit this many times above all that is drawn would press it flat: it is only mentioned."""
@@ -85,11 +87,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Mark:
-    """A drawn day; ``anchor`` is the side of its text."""
+    """A drawn day; ``anchor`` is the side of its text, ``text_y`` its height."""
 
     event: Event
     x: float
     anchor: str
+    text_y: float
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,10 @@ class Picture:
     ticks: tuple[Tick, ...]
     days: tuple[DayTick, ...]
     write: Write
+    width: int
+    right: int
 
-    width, height, left, right, top, base = WIDTH, HEIGHT, _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
+    height, left, top, base = HEIGHT, _LEFT, _TOP, HEIGHT - _BOTTOM
 
     @property
     def legend(self) -> list[tuple[str, str]]:
@@ -139,6 +144,7 @@ def draw(
     limits: Sequence[Limit] = (),
     events: Sequence[Event] = (),
     scale: tuple[float, float] | None = None,
+    width: int = WIDTH,
 ) -> Picture:
     """Lay out a picture.
 
@@ -146,6 +152,7 @@ def draw(
     :param summary: for those who do not see it
     :param write: writes a value for people
     :param scale: its lowest and highest value; None: from zero to just above the greatest
+    :param width: of the drawing
     """
     drawn = [one.days for one in areas] + [one.days for one in curves]
     days = [day for some in drawn for day in some] + [event.day for event in events]
@@ -153,7 +160,8 @@ def draw(
     last = max(days, default=first) + timedelta(days=1)
     known = [limit for limit in limits if limit.value is not None and math.isfinite(limit.value)]
     low, high = scale or (0.0, _top(_greatest(areas, curves), [limit.value or 0.0 for limit in known]))
-    place = _Place(first, last, low, high)
+    right = width - _RIGHT - (_LABEL_WIDTH if known else 0)
+    place = _Place(first, last, low, high, right)
     return Picture(
         name=name,
         title=title,
@@ -161,10 +169,12 @@ def draw(
         areas=tuple(Shape(one.kind, one.title, _area_path(one, place)) for one in areas),
         lines=tuple(Shape(one.kind, one.title, _line_path(one, place)) for one in curves),
         rules=_rules(known, place, write),
-        marks=tuple(_mark(event, place) for event in events),
+        marks=_marks(events, place),
         ticks=tuple(Tick(place.y(value), value) for value in _steps(low, high)),
         days=_day_ticks(place),
         write=write,
+        width=width,
+        right=right,
     )
 
 
@@ -176,11 +186,12 @@ class _Place:
     last: date
     low: float
     high: float
+    right: int
 
     def x(self, day: date, share: float = 0.5) -> float:
         """:param share: of the day that has passed"""
         of = ((day - self.first).days + share) / max((self.last - self.first).days, 1)
-        return round(_LEFT + of * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + of * (self.right - _LEFT), 1)
 
     def y(self, value: float) -> float:
         of = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
@@ -200,7 +211,7 @@ def _top(greatest: float, limits: Sequence[float]) -> float:
 
 def nice_above(value: float) -> float:
     """Return a number that a scale can end with, at least as great as the value; 1 where that is zero."""
-    if value <= 0:
+    if value < sys.float_info.min:  # or so little that it cannot be divided any more
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(
@@ -267,14 +278,22 @@ def _rules(limits: Sequence[Limit], place: _Place, write: Write) -> tuple[Rule, 
     return tuple(rules)
 
 
-def _mark(event: Event, place: _Place) -> Mark:
-    x = place.x(event.day, 0)
-    return Mark(event, x, "end" if x > WIDTH - _RIGHT - 120 else "start")
+def _marks(events: Sequence[Event], place: _Place) -> tuple[Mark, ...]:
+    """Marked days, their texts a line higher where two would stand over each other."""
+    marks: list[Mark] = []
+    for event in sorted(events, key=lambda event: event.day):
+        x = place.x(event.day, 0)
+        near = bool(marks) and x - marks[-1].x < 2 * _MARK_WIDTH and marks[-1].text_y == _TOP - 6
+        text_y = _TOP - 6 - (_LABEL_HEIGHT if near else 0)
+        marks.append(Mark(event, x, "end" if x > place.right - _MARK_WIDTH else "start", text_y))
+    return tuple(marks)
 
 
 def _day_ticks(place: _Place) -> tuple[DayTick, ...]:
     count = (place.last - place.first).days
-    step = next((step for step in _DAY_STEPS if count / step <= _MOST_TICKS), _DAY_STEPS[-1])
+    step = next(
+        (step for step in _DAY_STEPS if count / step <= (place.right - _LEFT) / _TICK_WIDTH), _DAY_STEPS[-1]
+    )
     days = [place.first + timedelta(days=number) for number in range(0, count, step)]
     form = "%d %b %Y" if step > 91 else "%d %b"
     return tuple(DayTick(place.x(day), f"{day:{form}}") for day in days)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 import tests.airflow_home  # noqa: F401 - before anything imports Airflow
 from fastvlm_ops.local.airflow_stack import USER
 from scripts.screenshots import FLAGS
-from tests.integration.ui import history
+from tests.integration.ui import forecasts, history
 from tests.integration.ui.rig import Rig
 
 Visit = Callable[..., BrowserContext]
@@ -20,12 +20,14 @@ Visit = Callable[..., BrowserContext]
 
 @pytest.fixture(scope="module")  # one of them stops its S3 server
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """Airflow with one real backup, and sixty older ones in the catalogue."""
+    """Airflow with one real backup, and sixty older ones in the catalogue; with forecasts, and scores."""
     rig = Rig(tmp_path_factory.mktemp("ui"))
     try:
         rig.start()
         history.back_up(rig)
         history.add_rows(rig, 60)
+        forecasts.forecast(rig)
+        forecasts.add_scores(rig)
         yield rig
     finally:
         rig.stop()

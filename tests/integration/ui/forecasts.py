@@ -39,7 +39,7 @@ def usage(service: str, seed: int) -> np.ndarray:
     noise = np.convolve(generator.standard_normal(HOURS), np.ones(4) / 2, "same")
     values = (24 + 14 * day) * week + 1.6 * noise
     if service == GROWING:
-        values = values * 0.6 + 46 * hours / HOURS
+        values = values * 0.5 + 66 * hours / HOURS
     values *= {BUSY: 1.75, IDLE: 0.25}.get(service, 1.0)
     values[generator.random(HOURS) < 0.004] *= 1.5
     values[1300:1372] = np.nan

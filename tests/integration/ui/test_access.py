@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from fastvlm_ops.local.airflow_stack import USER
 from tests.integration.ui.conftest import Visit
+from tests.integration.ui.forecasts import BUSY, key
 from tests.integration.ui.history import REAL_SET
 from tests.integration.ui.rig import VIEWER, Rig
 
@@ -22,6 +23,7 @@ def every_address() -> list[str]:
     from fastvlm_ops.ui.app import create_app
 
     values = {"set_id": REAL_SET, "component": "models", "name": "site.css"}
+    values |= {"service": key(BUSY), "metric": "cpu"}
     addresses = []
     for route in create_app().routes:
         path = getattr(route, "path", None)
@@ -32,12 +34,13 @@ def every_address() -> list[str]:
 
 def test_no_route_answers_without_a_cookie(rig: Rig) -> None:
     addresses = every_address()
-    assert len(addresses) >= 5
+    assert len(addresses) >= 8
     with rig.client() as nobody, rig.client(USER) as admin:
         for address in addresses:
             refused = nobody.get(address)
             assert refused.status_code == 401, address
             assert REAL_SET not in refused.text, address
+            assert BUSY not in refused.text, address
             assert admin.get(address, follow_redirects=True).status_code == 200, address
             assert nobody.head(address).status_code in (401, 405), address
 
@@ -88,6 +91,17 @@ def test_answers_forbid_what_pages_do_not_need(rig: Rig) -> None:
         (f"/backups/{REAL_SET}/files/models?start=-1", 422),
         ("/backups?before=1%27%3B", 422),
         ("/backups?kind=%3Cb%3E", 422),
+        ("/capacity?as_of=now", 422),
+        ("/capacity?as_of=2026-13-41T99Z", 422),
+        ("/capacity?start=-1", 422),
+        (f"/capacity/{key(BUSY)}/disk", 422),
+        (f"/capacity/{key(BUSY)}/cpu?as_of=1999-01-01T00Z", 404),
+        (f"/capacity/{key('no such service')}/cpu", 404),
+        (f"/capacity/{key('<script>alert(1)</script>')}/cpu", 404),
+        ("/capacity/_w/cpu", 404),  # is no text
+        ("/capacity/%3Cb%3E/cpu", 422),
+        ("/capacity/accuracy?metric=%3Cb%3E", 422),
+        ("/capacity/accuracy?days=0", 422),
         ("/static/..%2Fapp.py", 404),
         ("/static/app.py", 404),
     ],

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from fastvlm_ops.local.airflow_stack import USER
 from tests.integration.ui.conftest import Visit
 from tests.integration.ui.history import REAL_SET
+from tests.integration.ui.looking import CONTRAST, PHONE, is_dark, taken_away, watched
 from tests.integration.ui.rig import Rig
 
 pytestmark = pytest.mark.integration
 BACKUPS = "/fastvlm-ops/backups"
 DETAIL = f"{BACKUPS}/{REAL_SET}"
 FILES = f"{DETAIL}/files/uploads"
-CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
-PHONE = {"width": 390, "height": 844}
-
-
-def watched(page: Page, rig: Rig) -> list[str]:
-    """Notes what a page must not do: fail, open a dialog, ask another host."""
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith((rig.url, "data:", "blob:")) else wrong.append(request.url)
-        ),
-    )
-    page.on(
-        "console", lambda message: wrong.append(message.text) if "Security Policy" in message.text else None
-    )
-    return wrong
 
 
 def test_operations_stand_in_airflows_navigation(visit: Visit, rig: Rig) -> None:
@@ -198,11 +178,6 @@ def test_airflows_choice_of_light_or_dark_comes_first(visit: Visit, rig: Rig) ->
     assert not is_dark(page)
 
 
-def is_dark(page: Page) -> bool:
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    return sum(int(part) for part in background[4:-1].split(",")) < 3 * 80
-
-
 def test_keyboard_alone_is_enough(visit: Visit, rig: Rig) -> None:
     page = visit().new_page()
     page.goto(rig.url + BACKUPS)
@@ -261,21 +236,6 @@ def test_a_database_that_is_none_is_said_and_nothing_is_healthy(visit: Visit, ri
             assert page.goto(rig.url + address).status == 503
             expect(page.get_by_role("alert")).to_contain_text("The operations database cannot be read")
             assert page.locator(".badge.good").count() == 0
-
-
-class taken_away:
-    """Moves a file aside for the time of a block."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.aside = file, file.with_suffix(".aside")
-
-    def __enter__(self) -> None:
-        shutil.move(self.file, self.aside)
-
-    def __exit__(self, *_: object) -> None:
-        for left in self.file.parent.glob(f"{self.file.name}*"):
-            left.unlink()
-        shutil.move(self.aside, self.file)
 
 
 def test_a_bucket_that_is_gone_is_said_and_the_catalogue_stays(visit: Visit, rig: Rig) -> None:

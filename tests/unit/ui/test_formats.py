@@ -62,6 +62,50 @@ def test_times_are_in_utc() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "%", "unknown"),
+        (float("nan"), "", "unknown"),
+        (0, "%", "0 %"),
+        (0.04217, "%", "0.0422 %"),
+        (42.68, "%", "42.7 %"),
+        (40.0, "%", "40 %"),
+        (-3.5, "", "-3.5"),
+        (99.99, "", "100"),
+        (100.4, "/s", "100/s"),
+        (12_345.6, "/s", "12\u202f346/s"),
+        (1e-7, "", "1.00e-07"),
+        (2.5e13, "", "2.50e+13"),
+    ],
+)
+def test_amounts(value: float | None, unit: str, text: str) -> None:
+    assert formats.amount(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "unknown"),
+        (float("nan"), "unknown"),
+        (0, "0 %"),
+        (0.004, "< 1 %"),
+        (0.333, "33 %"),
+        (0.996, "> 99 %"),
+        (1.0, "100 %"),
+        (1.84, "184 %"),
+        (True, "100 %"),
+    ],
+)
+def test_shares(value: float | None, text: str) -> None:
+    assert formats.share(value) == text
+
+
+def test_days() -> None:
+    assert formats.day(NOW.date()) == "2026-11-24"
+    assert formats.day(None) == "unknown"
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("ordinary ü 漢 é.txt", "ordinary ü 漢 é.txt"),

@@ -1,10 +1,10 @@
 """The pool of models: many simple ones, each for many histories at once.
 
 Every model takes a window of eight weeks that ends at an origin, and gives the week after it, which repeats.
-All are a shape by hour of the week or of the day, on a level that is taken from a shorter or longer past.
-They differ in what they hold to be lasting, which is what series differ in. They were chosen to be unlike
-each other: of two that are alike, one adds nothing but weight. None is fitted by a search, so none can take
-long, or fail to converge.
+All are a shape by hour of the week or of the day, on a level that is taken from a shorter or longer past:
+they differ in what they hold to be lasting, which is what series differ in. They were chosen to be unlike
+each other: of two that are alike, one adds nothing but weight. None is fitted by a search, so none can fail
+to converge, or take long.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats
 
 WEEKS = 8
 WINDOW = WEEKS * WEEK
+SMOOTHING = 0.1  # of the daily level: the optimum of most loads lies near it
 _EXPLOSION = 3.0  # spans of the window beyond its own range that no model may leave
 
 MODELS = (
@@ -26,6 +27,7 @@ MODELS = (
     "hours around, hour of week, 8 weeks",
     "week shape + level of a day",
     "week shape x level of a week",
+    "week shape + smoothed level",
     "day shape and days of the week, 8 weeks",
     "day shape + level of 3 days",
     "day shape + level of 2 weeks",
@@ -66,7 +68,7 @@ def predict(windows: Floats) -> Floats:
     weeks = np.stack([*_week_models(windows), *_day_models(windows)], axis=1)
     low, high = windows.min(axis=1)[:, None, None], windows.max(axis=1)[:, None, None]
     span = _EXPLOSION * (high - low)
-    return np.clip(np.nan_to_num(weeks), low - span, high + span)
+    return np.asarray(np.clip(np.nan_to_num(weeks), low - span, high + span))
 
 
 def _week_models(windows: Floats) -> list[Floats]:
@@ -85,7 +87,21 @@ def _week_models(windows: Floats) -> list[Floats]:
         _around(windows, WEEK),
         shape + last_day,
         scaled * ratio,
+        shape + smoothed_level(blocks - shape[:, None])[:, None],
     ]
+
+
+def smoothed_level(rest: Floats) -> Floats:
+    """Simple exponential smoothing of the days' means, from that of the first week on: what statsmodels'
+    ``SimpleExpSmoothing`` and, at rest, its local level of ``UnobservedComponents`` give.
+
+    :param rest: rows x weeks x hours, without the shape of the week
+    """
+    days = rest.reshape(len(rest), -1, DAY).mean(axis=2)
+    level = days[:, :7].mean(axis=1)
+    for day in range(days.shape[1]):
+        level = level + SMOOTHING * (days[:, day] - level)
+    return np.asarray(level)
 
 
 def _day_models(windows: Floats) -> list[Floats]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.hooks.prometheus import PrometheusHook
+from fastvlm_ops.links.capacity import AccuracyPageLink
 from fastvlm_ops.operators.capacity.shared import CapacityOperator, as_of_hour
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ScoreForecastOperator(CapacityOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "operations_db_conn_id", "prometheus_conn_id", "again")
+    operator_extra_links = (AccuracyPageLink(),)
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class CheckForecastDriftOperator(CapacityOperator):
     Logs how right the last forecasts were, by metric and horizon. Each series gets a message in the outbox:
     one for each newest as-of hour, however often it fails.
     """
+
+    operator_extra_links = (AccuracyPageLink(),)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

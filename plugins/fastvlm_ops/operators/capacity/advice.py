@@ -10,6 +10,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOper
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import include_hash
+from fastvlm_ops.links.capacity import CapacityPageLink
 from fastvlm_ops.operators.capacity.shared import CapacityOperator
 from fastvlm_ops.operators.shared import EvidenceOperator, run_key
 
@@ -32,6 +33,7 @@ class RecommendScalingOperator(CapacityOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "operations_db_conn_id", "published")
+    operator_extra_links = (CapacityPageLink(),)
 
     def __init__(self, *, published: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -134,6 +136,7 @@ class ReportCapacityOperator(CapacityOperator):
         "decision",
         "dry_run",
     )
+    operator_extra_links = (CapacityPageLink(),)
 
     def __init__(self, *, published: Any, decision: Any, dry_run: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -179,6 +182,7 @@ class ConfirmForecastOperator(EvidenceOperator):
     """
 
     template_fields: Sequence[str] = ("published", "report")
+    operator_extra_links = (CapacityPageLink(),)
 
     def __init__(self, *, published: Any, report: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)

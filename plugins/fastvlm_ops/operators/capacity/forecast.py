@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.hooks.prometheus import PrometheusHook
+from fastvlm_ops.links.capacity import CapacityPageLink
 from fastvlm_ops.operators.capacity.shared import CapacityInputError, CapacityOperator, as_of_hour
 from fastvlm_ops.operators.shared import run_key
 
@@ -122,6 +123,7 @@ class PublishForecastOperator(CapacityOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "operations_db_conn_id", "history")
+    operator_extra_links = (CapacityPageLink(),)
 
     def __init__(self, *, history: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -8,7 +8,7 @@ from functools import partial
 
 from fastvlm_ops.ui import formats
 from fastvlm_ops.ui.capacity.data import TITLES, AsOfScores, Days, Need, ends_at
-from fastvlm_ops.ui.lines import Area, Curve, Event, Limit, Picture, draw
+from fastvlm_ops.ui.lines import NARROW, Area, Curve, Event, Limit, Picture, draw
 
 COVERED = (0.93, 0.97)
 """What a 95 % bound is to cover of the hours, on average."""
@@ -86,6 +86,7 @@ def accuracy_pictures(scores: Sequence[AsOfScores], chance_of_shortfall: float |
             areas=[Area("target", "wanted: 93 to 97 %", days, *([bound] * len(days) for bound in COVERED))],
             curves=[Curve("mean", "all services", days, covered)],
             scale=(min([0.85, *(value for value in covered if value is not None)]), 1.0),
+            width=NARROW,
         ),
         _shares(
             "shortfall",
@@ -109,6 +110,7 @@ def _errors(days: Sequence[date], scores: Sequence[AsOfScores]) -> Picture:
         areas=[Area("band", "half of the services", days, low, high)],
         curves=[Curve("mean", "median", days, middle)],
         limits=[Limit("seed", "as last week", _NAIVE)],
+        width=NARROW,
     )
 
 
@@ -123,6 +125,7 @@ def _shares(
         write=formats.share,
         curves=[Curve("mean", "services" if name == "shortfall" else "median", days, values)],
         limits=[] if limit is None else [limit],
+        width=NARROW,
     )
 
 
