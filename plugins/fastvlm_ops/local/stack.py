@@ -36,7 +36,7 @@ class Stack:
     :param state: folder that all is kept in
     :param project: folder that holds dags/, plugins/ and include/
     :param metrics: whether there is a Prometheus, with half a year of generated history; Airflow then has
-        PostgreSQL, for over SQLite `backfill create` fails beside a scheduler that writes (database is locked)
+        PostgreSQL, for over SQLite `backfill create` fails beside a busy scheduler (database is locked)
     """
 
     def __init__(self, state: DemoState, project: Path, *, metrics: bool = False) -> None:
