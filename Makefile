@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-ui bench-report demo down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-ui bench-report demo demo-capacity down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ bench-ui: setup ## time the Operations pages with 400 backups
 
 demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
 	$(python) -m fastvlm_ops.local.demo
+
+demo-capacity: setup ## start Airflow, S3 and Prometheus here, backfill 30 days of forecasts and score them
+	@scripts/prometheus.sh
+	$(python) -m fastvlm_ops.local.demo_capacity
 
 down: ## stop what `make demo` started
 	@PYTHONPATH=plugins $$($(python) -c '' 2>/dev/null && echo $(python) || echo python3) -m fastvlm_ops.local.down

@@ -292,7 +292,7 @@ def test_scores_are_those_of_an_offline_computation(
     again = run_dag("capacity_accuracy", at(metrics.end))
     assert again.returned("score_forecasts")[0]["scored"] == 0
     assert database(tables.scores) == scores
-    (checked,) = run.returned("check_drift")
-    assert {(one["metric"], one["horizon_days"]) for one in checked["accuracy"]} == {
+    (result,) = run.returned("score_forecasts")
+    assert {(one["metric"], one["horizon_days"]) for one in result["accuracy"]} == {
         (metric, days) for metric in ("cpu", "memory", "requests") for days in HORIZONS
     }

@@ -166,9 +166,40 @@ class AirflowClient:
         self._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
-        """Return all runs of a DAG, as the API describes them."""
-        found: list[dict[str, Any]] = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns")["dag_runs"]
+        """Return all runs of a DAG, a hundred at most, as the API describes them."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns"
+        found: list[dict[str, Any]] = self._call("GET", path, params={"limit": 100})["dag_runs"]
         return found
+
+    def wait_for_backfill(
+        self,
+        dag_id: str,
+        count: int,
+        *,
+        progress: Callable[[str], None],
+        timeout_seconds: float = 1800,
+    ) -> list[dict[str, Any]]:
+        """Wait until so many runs of a DAG that a backfill made have ended, and return them.
+
+        :param count: that the backfill was to make
+        :param progress: called with a line whenever another run has ended
+        :raises AirflowError: they did not end in time
+        """
+        deadline = time.monotonic() + timeout_seconds
+        known = -1
+        while True:
+            runs = [run for run in self.runs(dag_id) if run["run_type"] == "backfill"]
+            ended = sum(run["state"] in _ENDED for run in runs)
+            if ended != known:
+                progress(f"{ended} of {count} runs have ended")
+                known = ended
+            if ended >= count:
+                return runs
+            if time.monotonic() > deadline:
+                raise AirflowError(
+                    f"{ended} of {count} runs of {dag_id} ended within {timeout_seconds:.0f} s"
+                )
+            time.sleep(2)
 
     def wait_for_run(
         self, dag_id: str, run_id: str, *, progress: Callable[[str], None], timeout_seconds: float = 600

@@ -20,7 +20,7 @@ import httpx
 
 from fastvlm_ops.local.ports import HOST, bypass_proxies, free_ports
 from fastvlm_ops.local.proc import session_members
-from fastvlm_ops.local.processes import Process, Processes, ProcessStartError
+from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 
 USER = "admin"
 # Tasks wait for the network and for each other more than they compute, but each is a Python process.
@@ -140,6 +140,21 @@ class AirflowStack:
                 progress(line)
                 said = line
             time.sleep(0.3)
+
+    def run_command(self, name: str, arguments: list[str]) -> Path:
+        """Run one of Airflow's commands to its end, as a person would on this machine.
+
+        :param name: of its log
+        :param arguments: as in ``["backfill", "create", …]``
+        :returns: the file with its output
+        :raises ProcessStartError: it failed; the message ends with the end of its output
+        """
+        process = self._start(name, arguments, self._variables)
+        if self.processes.wait(process):
+            raise ProcessStartError(
+                f"airflow {' '.join(arguments[:2])} failed; the end of {process.log}:\n{tail(process.log)}"
+            )
+        return process.log
 
     def environment(self) -> dict[str, str]:
         """Return the environment that Airflow's processes get, less the connections."""

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,40 @@ _FAILURES = (
     AirflowError,
     OSError,
     ProcessStartError,
-    RoundTripError,
     StateError,
     UnsupportedSystemError,
 )
 
 
+@dataclass(frozen=True)
+class Demo:
+    """What a demo does.
+
+    :param name: as in ``make demo``
+    :param description: for its help
+    :param failures: of its own, which end it with their message
+    :param story: runs on a stack that is up; returns what is printed at the end
+    :param metrics: whether the stack has Prometheus, with generated history
+    """
+
+    name: str
+    description: str
+    failures: tuple[type[Exception], ...]
+    story: Callable[[Stack, Console], str]
+    metrics: bool = False
+
+
 def main() -> int:
     """Start Airflow and S3 here, back a demo kit up and restore it. It stays up until `make down`."""
-    parser = argparse.ArgumentParser(prog="make demo", description=main.__doc__)
+    return run_demo(Demo("make demo", str(main.__doc__), (RoundTripError,), _back_up_and_restore))
+
+
+def run_demo(demo: Demo) -> int:
+    """Run a demo by the command line's arguments; return the exit code.
+
+    :param demo: what it does
+    """
+    parser = argparse.ArgumentParser(prog=demo.name, description=demo.description)
     parser.add_argument("--state-dir", type=Path, default=DEFAULT, help="default: %(default)s")
     parser.add_argument("--project-dir", type=Path, default=Path.cwd(), help="default: the current folder")
     parser.add_argument("--exit", action="store_true", help="stop everything at the end")
@@ -44,30 +71,37 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
+    foreseen: tuple[type[Exception], ...] = (*_FAILURES, *demo.failures)
     with Console() as console:
         try:
-            return _run(state, arguments.project_dir.resolve(), console, leave=arguments.exit)
+            return _run(demo, state, arguments.project_dir.resolve(), console, leave=arguments.exit)
         except KeyboardInterrupt:
             console.write("\nInterrupted. `make down` stops what was started.")
             return 130
-        except _FAILURES as error:
-            console.write(f"\nmake demo failed: {error}\nLogs: {state.logs}. `make down` stops what runs.")
+        except foreseen as error:
+            logs = f"Logs: {state.logs}. `make down` stops what runs."
+            console.write(f"\n{demo.name} failed: {error}\n{logs}")
             return 1
 
 
-def _run(state: DemoState, project: Path, console: Console, *, leave: bool) -> int:
+def _back_up_and_restore(stack: Stack, console: Console) -> str:
+    story = run_round_trip(stack, console)
+    return story_text(story, stack.seconds)
+
+
+def _run(demo: Demo, state: DemoState, project: Path, console: Console, *, leave: bool) -> int:
     with state.claim():
         if facts := state.running():
             console.write("The demo is up already; `make down` stops it.\n\n" + login_text(facts))
             return 0
         _start_afresh(state, console)
-        stack = Stack(state, project)
+        stack = Stack(state, project, metrics=demo.metrics)
         try:
             stack.start(console)
-            story = run_round_trip(stack, console)
+            text = demo.story(stack, console)
             facts = stack.facts()
             console.say("done")
-            console.write(f"\n{story_text(story, stack.seconds)}\n")
+            console.write(f"\n{text}\n")
             if not leave:
                 state.processes.note(ready=facts, driver=None)
                 console.write(login_text(facts))

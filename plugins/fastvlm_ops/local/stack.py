@@ -1,10 +1,11 @@
-"""Everything that the demo runs: the kit and its writer, SeaweedFS and Airflow."""
+"""Everything that the demo runs: the kit and its writer, SeaweedFS, Airflow, and Prometheus where wanted."""
 
 from __future__ import annotations
 
 import secrets
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from fastvlm_ops.local.airflow_api import AirflowClient
 from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.kit import DATABASE
+from fastvlm_ops.local.metrics_history import write_history
 from fastvlm_ops.local.processes import Process, ProcessStartError, tail
+from fastvlm_ops.local.prometheus import Prometheus
 from fastvlm_ops.local.seaweedfs import SeaweedFS
 from fastvlm_ops.local.state import DemoState
 
@@ -21,18 +24,26 @@ PREFIX = "demo"
 WRITER = "writer"
 
 
+def history_end() -> datetime:
+    """Return where the generated history ends: midnight of today, in UTC."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 class Stack:
     """The demo's processes.
 
     :param state: folder that all is kept in
     :param project: folder that holds dags/, plugins/ and include/
+    :param metrics: whether there is a Prometheus, with half a year of generated history
     """
 
-    def __init__(self, state: DemoState, project: Path) -> None:
+    def __init__(self, state: DemoState, project: Path, *, metrics: bool = False) -> None:
         self.state = state
         self.project = project
         self.seconds: dict[str, float] = {}
-        self.s3 = SeaweedFS(state.folder / "s3", processes=state.processes)
+        self.s3 = SeaweedFS(state.folder / "s3", processes=state.processes, metrics=metrics)
+        self.prometheus: Prometheus | None = None
+        self._metrics = metrics
         folders = Folders(project, state.folder / "airflow", state.logs, state.scratch)
         options = {
             "include_dir": project / "include",
@@ -40,6 +51,8 @@ class Stack:
             "restore_dir": state.restored,
             "scratch_dir": state.scratch,
         }
+        if metrics:
+            options["metrics_dir"] = state.folder / "metrics"
         self.airflow = AirflowStack(folders, state.processes, options=options)
 
     def start(self, console: Console) -> None:
@@ -54,9 +67,16 @@ class Stack:
         self.s3.start()
         self.s3.make_bucket(BUCKET)
         self._note("S3 server", began, console, "waiting for Airflow's database and the kit")
+        if self._metrics:
+            console.say("writing half a year of metrics, and loading them into Prometheus")
+            self.prometheus = self._start_prometheus()
+            self._note("Prometheus", began, console)
         self._finish(database, "airflow db migrate")
         self._note("Airflow's database", began, console, "waiting for the kit")
-        self.airflow.start({"fastvlm_s3": self._connection()})
+        connections = {"fastvlm_s3": self._connection()}
+        if self.prometheus is not None:
+            connections["fastvlm_prometheus"] = self.prometheus.connection()
+        self.airflow.start(connections)
         self._finish(kit, "building the demo kit")
         self._note("demo kit", began, console, "starting its writer")
         self._start_writer()
@@ -103,6 +123,22 @@ class Stack:
                 "repository_passphrase": secrets.token_urlsafe(24),
             },
         }
+
+    def _start_prometheus(self) -> Prometheus:
+        """Start it with the history of a kit that ended this midnight, and what the S3 server serves."""
+        (self.state.folder / "metrics").mkdir(exist_ok=True)
+        server = Prometheus(
+            self.state.folder / "prometheus",
+            config=self.project / "include" / "observability" / "prometheus" / "prometheus.yml",
+            targets={"s3": self.s3.metrics_addresses},
+            processes=self.state.processes,
+        )
+        file = self.state.scratch / "history.txt"
+        write_history(file, end=history_end())
+        server.load(file)
+        file.unlink()
+        server.start()
+        return server
 
     def _start_kit(self, name: str, *options: str) -> Process:
         return self._start(name, "fastvlm_ops.local.kit", str(self.state.kit), *options)

@@ -15,8 +15,9 @@ DAY = 24
 WEEK = 168
 _FREAK = 8.0  # so many times the spread of the highest hundredth above it, and it is not a load but an error
 _SHIFT_DAYS = 21  # an older jump is left to the weights of the models
-_SHIFT_LEAST_DAYS = 2
+_SHIFT_LEAST_DAYS = 3
 _SHIFT_SCORE = 6.0
+_BURST, _BURST_DAYS = 4.0, 7  # a level many times the old one may be a burst, unless it has lasted a week
 
 
 def median_by_hour(values: Floats, period: int) -> Floats:
@@ -120,7 +121,10 @@ def _jump_score(levels: Floats, ago: int) -> Floats:
     )
     size = np.abs(middle_after - middle_before)
     floor = 0.02 * np.maximum(np.abs(middle_after), np.abs(middle_before))
-    return np.where(gap > 0, size / np.maximum(np.maximum(spread, floor), 1e-300), 0.0)
+    found = gap > 0
+    if ago < _BURST_DAYS:
+        found &= size <= _BURST * np.minimum(np.abs(middle_after), np.abs(middle_before))
+    return np.where(found, size / np.maximum(np.maximum(spread, floor), 1e-300), 0.0)
 
 
 def _moved(values: Floats, hours: int) -> Floats:

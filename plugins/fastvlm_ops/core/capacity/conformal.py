@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvlm_ops.core.capacity.cleaning import DAY, Floats
+from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats
 from fastvlm_ops.core.capacity.levels import LEVELS
 from fastvlm_ops.core.capacity.origins import buckets
 
+_MIDDLE = LEVELS.index(0.5)
+
 _HOUR_SHRINKAGE = 20.0  # errors of an hour of the day count as much as so many of all hours
+# Errors at a lead are known from few origins, and those overlap. The errors of the first week at all origins,
+# grown as errors usually grow with the lead, count as much as so many origins; by lead bucket.
+_ORIGIN_SHRINKAGE = 8.0
+_GROWTH = (1.0, 1.1, 1.2, 1.35, 1.5, 1.7)
+# What is to come differs from the history by more than parts of the history differ from each other. Measured
+# on rolling origins of real series: with it, the 95 % bound covers 95 %.
+_UNSEEN = 1.5
+_BIAS = 0.5  # part of the past errors' median that is believed to last
 
 
 def bounds(point: Floats, errors: Floats, horizon: int) -> Floats:
@@ -21,13 +31,21 @@ def bounds(point: Floats, errors: Floats, horizon: int) -> Floats:
     """
     scales = hour_scales(errors, horizon)
     relative = errors / scales[:, None, :]
+    shared = quantiles(relative[:, :, :WEEK].reshape(len(point), -1), LEVELS)
+    shared_middle = shared[_MIDDLE]
     result = np.empty((len(LEVELS), *point.shape))
-    last = np.zeros((len(LEVELS), len(point)))
-    for part in buckets(horizon):
-        pooled = relative[:, :, part].reshape(len(point), -1)
-        found = quantiles(pooled, LEVELS)
-        last = np.where(np.isnan(found), last, found)
-        result[:, :, part] = point[:, part] + last[:, :, None] * scales[:, part]
+    for number, part in enumerate(buckets(horizon)):
+        pooled = relative[:, :, part]
+        origins = (~np.isnan(pooled)).any(axis=2).sum(axis=1)
+        trust = origins / (origins + _ORIGIN_SHRINKAGE)
+        own = np.nan_to_num(quantiles(pooled.reshape(len(point), -1), LEVELS))
+        middle = trust * own[_MIDDLE] + (1 - trust) * shared_middle
+        distance = (
+            trust * (own - own[_MIDDLE])
+            + (1 - trust) * (shared - shared_middle) * _GROWTH[min(number, len(_GROWTH) - 1)]
+        )
+        off = _BIAS * middle + _UNSEEN * distance
+        result[:, :, part] = point[:, part] + off[:, :, None] * scales[:, part]
     return result
 
 

@@ -1,8 +1,10 @@
 """The pool of models: many simple ones, each for many histories at once.
 
-Every model takes windows of eight weeks that end at an origin and gives the hours after it. All are a shape
-by hour of the week or of the day, on a level that is taken from a shorter or longer past: they differ in how
-fast they follow, which is what series differ in. None is fitted by a search, so none can fail to converge.
+Every model takes a window of eight weeks that ends at an origin, and gives the week after it, which repeats.
+All are a shape by hour of the week or of the day, on a level that is taken from a shorter or longer past:
+they differ in what they hold to be lasting, which is what series differ in. They were chosen to be unlike
+each other: of two that are alike, one adds nothing but weight. None is fitted by a search, so none can fail
+to converge, or take long.
 """
 
 from __future__ import annotations
@@ -10,25 +12,28 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats, median_of
+from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats
 
 WEEKS = 8
 WINDOW = WEEKS * WEEK
-_LEVEL_HOURS = (24, 72, 168, 336, 672)
+SMOOTHING = 0.1  # of the daily level: the optimum of most loads lies near it
 _EXPLOSION = 3.0  # spans of the window beyond its own range that no model may leave
 
 MODELS = (
     "last week",
-    "hour of week, 4 weeks",
-    "hour of week, 8 weeks",
-    *(f"week shape + level of {hours} h" for hours in _LEVEL_HOURS),
-    "week shape x level of 168 h",
-    "week shape x level of 672 h",
-    "day shape + level of 72 h",
-    "day shape + level of 336 h",
+    "mean of 2 weeks",
+    "hour of week, 3 weeks",
+    "hour of week, 6 weeks",
+    "hours around, hour of week, 8 weeks",
+    "week shape + level of a day",
+    "week shape x level of a week",
+    "week shape + smoothed level",
+    "day shape and days of the week, 8 weeks",
+    "day shape + level of 3 days",
+    "day shape + level of 2 weeks",
+    "hours around, hour of day, 2 weeks",
     "median of a week",
     "median of 4 weeks",
-    "week shape + damped trend",
 )
 
 
@@ -45,64 +50,92 @@ def windows_at(values: Floats, cuts: NDArray[np.int64]) -> Floats:
         unit = min(hours // WEEK, 4) * WEEK if hours >= 2 * WEEK else hours // DAY * DAY
         # Repeats end where the history begins; with no whole day there is nothing to repeat but a level.
         head = (
-            np.tile(values[:, :unit], -(-missing // unit)) if unit else values[:, :1].repeat(missing, axis=1)
+            np.tile(values[:, :unit], -(-missing // unit))
+            if unit
+            else np.repeat(np.median(values, axis=1, keepdims=True), missing, axis=1)
         )
         values = np.concatenate([head[:, -missing:], values], axis=1)
         hours = values.shape[1]
     return np.stack([values[:, hours - cut - WINDOW : hours - cut] for cut in cuts], axis=1)
 
 
-def predict(windows: Floats, horizon: int) -> NDArray[np.float32]:
-    """All models' forecasts.
+def predict(windows: Floats) -> Floats:
+    """All models' weeks.
 
     :param windows: rows x WINDOW
-    :param horizon: hours
-    :returns: rows x models x hours; finite, and never far outside the window's own range
+    :returns: rows x models x hours of the week; finite, and never far outside the window's own range
     """
-    blocks = windows.reshape(len(windows), WEEKS, WEEK)
-    shapes = _shapes(blocks, windows)
-    weeks = -(-horizon // WEEK)
-    paths = np.tile(np.stack(shapes, axis=1), weeks)[:, :, :horizon]
-    trended = paths[:, MODELS.index("week shape + level of 168 h")] + _damped_trend(windows, horizon)
-    paths = np.concatenate([paths, trended[:, None]], axis=1)
+    weeks = np.stack([*_week_models(windows), *_day_models(windows)], axis=1)
     low, high = windows.min(axis=1)[:, None, None], windows.max(axis=1)[:, None, None]
     span = _EXPLOSION * (high - low)
-    return np.clip(np.nan_to_num(paths), low - span, high + span).astype(np.float32)
+    return np.asarray(np.clip(np.nan_to_num(weeks), low - span, high + span))
 
 
-def _shapes(blocks: Floats, windows: Floats) -> list[Floats]:
-    """The models that repeat a week: rows x hours of the week, in the order of MODELS."""
-    four = np.median(blocks[:, -4:], axis=1)
-    eight = np.median(blocks, axis=1)
+def _week_models(windows: Floats) -> list[Floats]:
+    blocks = windows.reshape(-1, WEEKS, WEEK)
     means = blocks.mean(axis=2, keepdims=True)
-    shape = np.median(blocks - means, axis=1)
-    rest = windows[:, -_LEVEL_HOURS[-1] :] - np.tile(shape, _LEVEL_HOURS[-1] // WEEK)
-    levels = [np.median(rest[:, -hours:], axis=1, keepdims=True) for hours in _LEVEL_HOURS]
-    scaled = np.median(blocks / np.where(means > 0, means, np.inf), axis=1)
-    days = windows[:, -4 * WEEK :].reshape(len(windows), 28, DAY)
-    day_shape = np.median(days - np.median(days, axis=2, keepdims=True), axis=1)
-    day_rest = windows[:, -2 * WEEK :] - np.tile(day_shape, 14)
-    by_day = np.tile(day_shape, 7)
-    flat = np.ones_like(four)
+    shape = _median(blocks - means)
+    last_day = np.median(windows[:, -DAY:] - shape[:, -DAY:], axis=1, keepdims=True)
+    scaled = _median(blocks / np.where(means > 0, means, np.inf))
+    total = scaled.sum(axis=1, keepdims=True)
+    ratio = np.where(total > 0, blocks[:, -1].sum(axis=1, keepdims=True) / np.where(total > 0, total, 1), 0)
     return [
         blocks[:, -1],
-        four,
-        eight,
-        *(shape + level for level in levels),
-        *(scaled * _ratio(windows[:, -hours:], scaled) for hours in (168, 672)),
-        *(by_day + np.median(day_rest[:, -hours:], axis=1, keepdims=True) for hours in (72, 336)),
-        flat * np.median(windows[:, -WEEK:], axis=1, keepdims=True),
-        flat * np.median(windows[:, -4 * WEEK :], axis=1, keepdims=True),
+        blocks[:, -2:].mean(axis=1),
+        _median(blocks[:, -3:]),
+        _median(blocks[:, -6:]),
+        _around(windows, WEEK),
+        shape + last_day,
+        scaled * ratio,
+        shape + smoothed_level(blocks - shape[:, None])[:, None],
     ]
 
 
-def _ratio(values: Floats, shape: Floats) -> Floats:
-    """Level that the shape has to be multiplied by."""
-    expected = np.tile(shape, values.shape[1] // WEEK).sum(axis=1, keepdims=True)
-    return np.where(
-        expected > 0, values.sum(axis=1, keepdims=True) / np.where(expected > 0, expected, 1), 0.0
-    )
+def smoothed_level(rest: Floats) -> Floats:
+    """Simple exponential smoothing of the days' means, from that of the first week on: what statsmodels'
+    ``SimpleExpSmoothing`` and, at rest, its local level of ``UnobservedComponents`` give.
 
+    :param rest: rows x weeks x hours, without the shape of the week
+    """
+    days = rest.reshape(len(rest), -1, DAY).mean(axis=2)
+    level = days[:, :7].mean(axis=1)
+    for day in range(days.shape[1]):
+        level = level + SMOOTHING * (days[:, day] - level)
+    return np.asarray(level)
+
+
+def _day_models(windows: Floats) -> list[Floats]:
+    days = windows.reshape(len(windows), WEEKS * 7, DAY)
+    middles = np.median(days, axis=2)
+    rest = days - middles[:, :, None]
+    usual = _median(rest)
+    of_week = _median(middles.reshape(-1, WEEKS, 7))
+    recent = _median(rest[:, -28:])
+    level = days[:, -14:] - recent[:, None]
+    levels = [np.median(level[:, -count:].reshape(len(windows), -1), axis=1) for count in (3, 14)]
+    flat = [np.median(windows[:, -weeks * WEEK :], axis=1) for weeks in (1, 4)]
+    return [
+        (of_week[:, :, None] + usual[:, None]).reshape(-1, WEEK),
+        *(np.tile(recent, 7) + found[:, None] for found in levels),
+        np.tile(_around(windows[:, -2 * WEEK :], DAY), 7),
+        *(np.repeat(found[:, None], WEEK, axis=1) for found in flat),
+    ]
+
+
+def _median(blocks: Floats) -> Floats:
+    """Median over the middle axis: sorting short axes is faster than NumPy's median of them."""
+    ordered = np.sort(blocks, axis=1)
+    count = blocks.shape[1]
+    return (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+
+
+def _around(windows: Floats, period: int) -> Floats:
+    """Median of each hour of the period, the hours before and after counted with it."""
+    blocks = windows.reshape(len(windows), -1, period)
+    return _median(np.concatenate([np.roll(blocks, 1, axis=2), blocks, np.roll(blocks, -1, axis=2)], axis=1))
+
+
+# -- trend -----------------------------------------------------------------------------------------
 
 DAMPING = 0.98  # of the trend, a day: it fades to half in five weeks
 
@@ -117,12 +150,7 @@ def daily_slopes(windows: Floats) -> Floats:
     return np.median((weekly[:, second] - weekly[:, first]) / ((second - first) * 7.0), axis=1)
 
 
-def _damped_trend(windows: Floats, horizon: int) -> Floats:
-    days = (np.arange(horizon) + 1) / DAY + 3.5  # the level is that of the last week, hence of its middle
-    grown = (1 - DAMPING**days) / (1 - DAMPING)
-    return daily_slopes(windows)[:, None] * grown
-
-
-def median_levels(windows: Floats) -> Floats:
-    """Median of each row."""
-    return median_of(windows, axis=1)
+def damped_growth(horizon: int) -> Floats:
+    """By how many days' slope the level has grown at each hour of the horizon."""
+    days = (np.arange(horizon) + 1) / DAY
+    return (1 - DAMPING**days) / (1 - DAMPING)

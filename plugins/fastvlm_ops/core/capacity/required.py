@@ -1,9 +1,9 @@
 """How much capacity a forecast needs: by the kit's own rule, and by the chance of falling short.
 
-``required_seed`` is a point forecast with a fixed surcharge. ``required_risk`` asks two witnesses for what is
-exceeded with the chance that was set: the predictive distribution of the horizon's p95 (CPU, memory) or
-maximum (requests), and that figure of each stretch of history as long as the horizon. The more cautious one
-counts: forecasts forget what was rare, and history does not know of growth.
+``required_seed`` is a point forecast with a fixed surcharge. ``required_risk`` is what is exceeded with the
+chance that was set, by the predictive distribution of the horizon's p95 (CPU, memory) or maximum (requests).
+That distribution joins history with the forecast already, see :mod:`~fastvlm_ops.core.capacity.extremes`: to
+take the more cautious of both here would fall short less often than was asked for, and waste the rest.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating[Any]]
 SEED_FACTORS: Mapping[Resource, float] = {"cpu": 1.2, "memory": 1.2, "requests": 1.5}
-_DAY = 24
 _PEAK_SHARE = 0.95
-_COVERED = 0.5  # of a stretch of history, so that its figure counts
 
 
 class Forecast(Protocol):
@@ -99,7 +97,7 @@ def required_capacity(
         raise ValueError(f"chance_of_shortfall is {chance_of_shortfall}: it must be above 0 and below 1")
     values = np.asarray(history, dtype=float)
     peak = peak_of(np.asarray(forecast.mean, dtype=float), resource, complete=True)
-    risk = _required_risk(values, forecast, resource, chance_of_shortfall)
+    risk = quantile_at(forecast.maximum if resource == "requests" else forecast.peak, 1 - chance_of_shortfall)
     chance, day = exhaustion(forecast, resource, capacity=capacity, as_of=as_of)
     cost = None if risk is None or price_per_unit_month is None else risk * price_per_unit_month
     return Required(
@@ -123,50 +121,6 @@ def peak_of(values: Floats, resource: Resource, *, complete: bool = False) -> fl
     if not known.size or (complete and known.size < values.size):
         return None
     return float(known.max() if resource == "requests" else np.quantile(known, _PEAK_SHARE))
-
-
-def history_peaks(history: Floats, resource: Resource, hours: int) -> Floats:
-    """Return the peak of each stretch of history of a length, a day apart; of all of it where it is shorter.
-
-    :param history: by the hour, the newest last; NaN is no data
-    :param hours: length of a stretch
-    :returns: the peaks of the stretches that are at least half known; at least one unless nothing is known
-    """
-    known = np.flatnonzero(np.isfinite(history))
-    if not known.size:
-        return np.empty(0)
-    values = np.asarray(history[known[0] :], dtype=float)
-    if values.size > hours:
-        # Counted from the end, so that the newest stretch is whole.
-        stretches = np.lib.stride_tricks.sliding_window_view(values, hours)[::-1][::_DAY]
-        counts = np.isfinite(stretches).sum(axis=1)
-        enough = counts >= _COVERED * hours
-        if enough.any():
-            return _row_peaks(stretches[enough], counts[enough], resource)
-    peak = peak_of(values, resource)
-    return np.empty(0) if peak is None else np.array([peak])
-
-
-def _row_peaks(rows: Floats, counts: NDArray[np.intp], resource: Resource) -> Floats:
-    """The peak of each row, NaN left out; as ``numpy.nanquantile``, which takes a loop for it."""
-    ordered = np.sort(rows, axis=1)  # NaN comes last
-    number = np.arange(len(ordered))
-    if resource == "requests":
-        return np.asarray(ordered[number, counts - 1])
-    place = _PEAK_SHARE * (counts - 1)
-    lower = np.floor(place).astype(int)
-    upper = np.minimum(lower + 1, counts - 1)
-    share = place - lower
-    return np.asarray(ordered[number, lower] * (1 - share) + ordered[number, upper] * share)
-
-
-def _required_risk(history: Floats, forecast: Forecast, resource: Resource, chance: float) -> float | None:
-    """What the predictive distribution needs, or history, whichever is more; unknown without a forecast."""
-    predicted = quantile_at(forecast.maximum if resource == "requests" else forecast.peak, 1 - chance)
-    if predicted is None:
-        return None
-    seen = history_peaks(history, resource, len(forecast.mean))
-    return max(predicted, float(np.quantile(seen, 1 - chance))) if seen.size else predicted
 
 
 def _newest(history: Floats) -> float | None:

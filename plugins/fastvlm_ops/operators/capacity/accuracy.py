@@ -54,21 +54,28 @@ class ScoreForecastOperator(CapacityOperator):
         self.again = again
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Return how many forecasts and series were scored."""
+        """Return how many forecasts and series were scored, and how right the last forecasts were."""
         from fastvlm_ops.core.capacity.accuracy import forecasts_due, score_due
+        from fastvlm_ops.core.capacity.judging import judge
 
         definitions, moment = self.definitions, as_of_hour(context)
         with self.open_store() as store:
             due = forecasts_due(store, definitions, at=moment, again=bool(self.again))
             hook = PrometheusHook(self.prometheus_conn_id)
             result = score_due(self.objects, store, hook, definitions, due, progress=self.log.info)
+            table, _ = judge(store, definitions, at=moment)
         if missing := result["missing"]:
             raise PartitionMissingError(
                 f"{len(missing)} partitions are not in the bucket, and were not scored: "
                 f"{', '.join(missing[:_LISTED])}. Backfill capacity_forecast over them"
             )
         self.log.info("%d forecasts scored, %d series", result["scored"], result["series"])
-        return {"as_of": moment.isoformat(), "scored": result["scored"], "series": result["series"]}
+        return {
+            "as_of": moment.isoformat(),
+            "scored": result["scored"],
+            "series": result["series"],
+            "accuracy": [asdict(one) for one in table],
+        }
 
 
 class CheckForecastDriftOperator(CapacityOperator):
@@ -85,7 +92,7 @@ class CheckForecastDriftOperator(CapacityOperator):
         self._drifted: list[dict[str, Any]] = []
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Return how right the last forecasts were."""
+        """Return as of when none has become worse."""
         from fastvlm_ops.core.capacity.judging import accuracy_table, judge
 
         moment = as_of_hour(context)
@@ -96,7 +103,7 @@ class CheckForecastDriftOperator(CapacityOperator):
         self.log.info("How right the last forecasts were:\n%s", accuracy_table(table))
         if alarms:
             raise ForecastDriftError(drift_text(alarms))
-        return {"as_of": moment.isoformat(), "accuracy": [asdict(one) for one in table]}
+        return {"as_of": moment.isoformat(), "drifted": 0}
 
     def subject(self) -> dict[str, Any]:
         """Name the series."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from scipy.stats import expon, norm
 
 from fastvlm_ops.core.capacity.distribution import chances_above, quantile_at
@@ -21,8 +21,6 @@ from fastvlm_ops.core.capacity.levels import LEVELS
 from fastvlm_ops.core.capacity.recommending import Recommendation
 from fastvlm_ops.core.capacity.required import (
     Required,
-    history_peaks,
-    peak_of,
     required_capacity,
     requirements,
 )
@@ -91,18 +89,11 @@ def test_falls_short_as_often_as_was_set_where_the_forecast_is_right(resource: A
     assert 0.5 * chance < real < 1.001 * chance  # beyond the levels it errs on the safe side
 
 
-def test_history_counts_where_it_knew_more() -> None:
-    history = np.full(2160, 20.0)
-    history[700:900] = 90.0
-    assert required(history, made(20.0)).required_risk == pytest.approx(90)
-    assert required(history, made(120.0)).required_risk > 120  # type: ignore[operator]
-
-
-def test_a_single_spike_is_no_peak_of_cpu_but_one_of_requests() -> None:
-    history = np.full(2160, 20.0)
-    history[1000] = 20_000
-    assert required(history, made(20.0), "cpu").required_risk == pytest.approx(20 + Z[6], rel=1e-9)
-    assert required(history, made(20.0), "requests").required_risk == pytest.approx(20_000)
+def test_requests_go_by_the_maximum_and_the_others_by_the_peak() -> None:
+    forecast = replace(made(20.0), maximum=np.asarray(made(20.0).maximum) * 3)
+    plain = required(LOW, made(20.0)).required_risk
+    assert required(LOW, forecast, "memory").required_risk == plain
+    assert required(LOW, forecast, "requests").required_risk == pytest.approx(3 * plain)  # type: ignore[operator]
 
 
 def test_zero_needs_zero() -> None:
@@ -174,29 +165,6 @@ def test_a_smaller_chance_needs_no_less(one: float, other: float, seed: int) -> 
 
 
 # Peaks of history.
-
-
-@given(
-    arrays.arrays(float, st.integers(1, 400), elements=st.floats(0, 1e6)),
-    st.integers(24, 200),
-    st.floats(0, 0.9),
-    st.sampled_from(RESOURCES),
-)
-def test_peaks_of_history_are_those_of_its_stretches(
-    values: np.ndarray, hours: int, gaps: float, resource: Any
-) -> None:
-    values = np.where(np.random.default_rng(0).random(values.size) < gaps, np.nan, values)
-    found = history_peaks(values, resource, hours)
-    begun = values[np.flatnonzero(np.isfinite(values))[0] :] if np.isfinite(values).any() else values[:0]
-    ends = range(begun.size, hours - 1, -24)
-    stretches = [begun[end - hours : end] for end in ends] if begun.size > hours else []
-    wanted = [peak_of(part, resource) for part in stretches if np.isfinite(part).sum() >= hours / 2]
-    whole = peak_of(values, resource)
-    assert list(found) == pytest.approx(wanted or ([] if whole is None else [whole]), rel=1e-12)
-
-
-def test_a_short_history_is_one_stretch() -> None:
-    assert list(history_peaks(np.arange(48.0), "requests", 720)) == [47]
 
 
 # Distributions.
