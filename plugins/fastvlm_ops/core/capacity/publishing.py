@@ -17,7 +17,6 @@ from sqlalchemy import Connection, delete
 
 from fastvlm_ops.core.capacity.objects import CapacityObjects, partition_folder
 from fastvlm_ops.core.capacity.partitions import decode, encode, notes_of
-from fastvlm_ops.core.capacity.shards import load_parts
 from fastvlm_ops.core.store.errors import ArtefactDamagedError
 from fastvlm_ops.core.store.tables.capacity import forecasts
 from fastvlm_ops.core.store.upsert import upsert
@@ -122,6 +121,9 @@ def publish_forecasts(
     :returns: small JSON: where it is, its SHA-256, and how many series there are of each status
     :raises ArtefactDamagedError: what a shard should have laid down is not there
     """
+    # Not above: who only reads a partition does not wait for what forecasts.
+    from fastvlm_ops.core.capacity.shards import load_parts
+
     folder, notes = partition_folder(as_of), {"horizon_days": str(horizon_days)}
     series = load_parts(objects, run_key, shards, "series")
     for kind in _OTHERS:
