@@ -109,7 +109,6 @@ def _run(demo: Demo, state: DemoState, project: Path, console: Console, *, leave
             if leave:
                 console.say("stopping everything")
                 state.stop()
-                stack.discard()
     return 0
 
 

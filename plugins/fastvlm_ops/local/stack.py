@@ -45,7 +45,6 @@ class Stack:
         self.seconds: dict[str, float] = {}
         self.s3 = SeaweedFS(state.folder / "s3", processes=state.processes, metrics=metrics)
         self.prometheus: Prometheus | None = None
-        self._postgres: PostgreSQL | None = None
         self._metrics = metrics
         folders = Folders(project, state.folder / "airflow", state.logs, state.scratch)
         options = {
@@ -129,14 +128,10 @@ class Stack:
             },
         }
 
-    def discard(self) -> None:
-        """Remove what is outside the state folder, after everything was stopped."""
-        if self._postgres is not None:
-            self._postgres.stop()
-
     def _start_postgres(self) -> None:
-        server = self._postgres = PostgreSQL(self.state.folder / "postgres", processes=self.state.processes)
+        server = PostgreSQL(self.state.folder / "postgres", processes=self.state.processes)
         server.start()
+        self.state.note_outside(server.scratch)
         url = server.make_database("airflow")
         self.airflow.database_url = url.replace("+psycopg:", "+psycopg2:")
 

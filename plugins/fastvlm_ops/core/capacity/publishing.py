@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete
 
-from fastvlm_ops.core.capacity.calibration import Calibration
 from fastvlm_ops.core.capacity.objects import CapacityObjects, partition_folder
 from fastvlm_ops.core.capacity.partitions import decode, encode, notes_of
-from fastvlm_ops.core.capacity.shards import load_parts
 from fastvlm_ops.core.store.errors import ArtefactDamagedError
 from fastvlm_ops.core.store.tables.capacity import forecasts
 from fastvlm_ops.core.store.upsert import upsert
@@ -26,6 +24,7 @@ from fastvlm_ops.core.store.upsert import upsert
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fastvlm_ops.core.capacity.calibration import Calibration
     from fastvlm_ops.core.store import Store
 
 _OTHERS = ("series", "hourly", "daily_history")
@@ -56,19 +55,32 @@ class Partition:
     :param as_of: the hour
     :param names: of the object of each kind of table
     :param horizon_days: that were forecast
-    :param calibration: of its bounds
+    :param calibration_text: of its bounds, as JSON
     """
 
     objects: CapacityObjects
     as_of: datetime
     names: Mapping[str, str]
     horizon_days: int
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration_text: str
 
     @property
     def uri(self) -> str:
         """Of ``part.parquet``."""
         return self.objects.uri(self.names["daily"])
+
+    @property
+    def calibration(self) -> Calibration:
+        """That its bounds were made with.
+
+        :raises ArtefactDamagedError: it is none
+        """
+        from fastvlm_ops.core.capacity.calibration import Calibration
+
+        try:
+            return Calibration.from_json(self.calibration_text)
+        except ValueError as error:
+            raise ArtefactDamagedError(f"{self.uri}: {error}") from None
 
     def table(self, kind: str, *, service: str | None = None, metric: str | None = None) -> pa.Table:
         """Return a table.
@@ -98,8 +110,8 @@ def find_partition(objects: CapacityObjects, as_of: datetime) -> Partition | Non
         notes = notes_of(data)
         folder = partition_folder(as_of.astimezone(UTC))
         names = {"daily": name, **{kind: folder + notes[kind] for kind in _OTHERS}}
-        calibration = Calibration.from_json(notes["calibration"])
-        return Partition(objects, as_of.astimezone(UTC), names, int(notes["horizon_days"]), calibration)
+        days, calibration = int(notes["horizon_days"]), notes["calibration"]
+        return Partition(objects, as_of.astimezone(UTC), names, days, calibration)
     except (KeyError, ValueError) as error:
         raise ArtefactDamagedError(f"{objects.uri(name)} is no partition of forecasts: {error}") from None
 
@@ -128,6 +140,10 @@ def publish_forecasts(
     :returns: small JSON: where it is, its SHA-256, and how many series there are of each status
     :raises ArtefactDamagedError: what a shard should have laid down is not there
     """
+    # Not above: who only reads a partition does not wait for what forecasts.
+    from fastvlm_ops.core.capacity.calibration import Calibration
+    from fastvlm_ops.core.capacity.shards import load_parts
+
     folder = partition_folder(as_of)
     notes = {"horizon_days": str(horizon_days), "calibration": (calibration or Calibration()).to_json()}
     series = load_parts(objects, run_key, shards, "series")
