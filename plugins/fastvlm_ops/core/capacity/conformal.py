@@ -40,7 +40,10 @@ def bounds(point: Floats, errors: Floats, horizon: int) -> Floats:
         trust = origins / (origins + _ORIGIN_SHRINKAGE)
         own = np.nan_to_num(quantiles(pooled.reshape(len(point), -1), LEVELS))
         middle = trust * own[_MIDDLE] + (1 - trust) * shared_middle
-        distance = trust * (own - own[_MIDDLE]) + (1 - trust) * (shared - shared_middle) * _GROWTH[number]
+        distance = (
+            trust * (own - own[_MIDDLE])
+            + (1 - trust) * (shared - shared_middle) * _GROWTH[min(number, len(_GROWTH) - 1)]
+        )
         off = _BIAS * middle + _UNSEEN * distance
         result[:, :, part] = point[:, part] + off[:, :, None] * scales[:, part]
     return result

@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.calibration import Calibration
-from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats, cut_freaks, even_out_shift, fill_gaps
-from fastvlm_ops.core.capacity.conformal import bounds, quantiles
+from fastvlm_ops.core.capacity.cleaning import DAY, Floats, cut_freaks, even_out_shift, fill_gaps
+from fastvlm_ops.core.capacity.conformal import bounds
 from fastvlm_ops.core.capacity.ensemble import combine
+from fastvlm_ops.core.capacity.extremes import extremes
 from fastvlm_ops.core.capacity.grid import to_grid
 from fastvlm_ops.core.capacity.levels import LEVELS, column
 from fastvlm_ops.core.capacity.models import MODELS
@@ -148,7 +149,7 @@ class _Task:
         combined = combine(trials, self.horizon)
         point, weights, errors = combined.paths[:, 0], combined.weights, combined.errors
         around = self.calibration.apply(bounds(point, errors, self.horizon), LEVELS.index(0.5))
-        peak, maximum = _extremes(point, errors, trials.actual)
+        peak, maximum = extremes(around, raw)
         slope, significant = find_trend(level)
         results = []
         for row in range(len(measured)):
@@ -177,20 +178,6 @@ class _Task:
                 )
             )
         return results
-
-
-def _extremes(point: Floats, errors: Floats, actual: Floats) -> tuple[Floats, Floats]:
-    """Quantiles of the horizon's p95 and maximum: levels x series each."""
-    long_enough = np.count_nonzero(~np.isnan(actual), axis=2) >= min(WEEK, point.shape[1]) // 2
-    found = []
-    for level in (0.95, 1.0):
-        forecasts = actual - errors
-        came = quantiles(actual.reshape(-1, actual.shape[2]), (level,))[0].reshape(actual.shape[:2])
-        meant = quantiles(forecasts.reshape(-1, actual.shape[2]), (level,))[0].reshape(actual.shape[:2])
-        off = np.where(long_enough, came - meant, np.nan)
-        spread = np.nan_to_num(quantiles(off, LEVELS))
-        found.append(quantiles(point, (level,))[0] + spread)
-    return found[0], found[1]
 
 
 def _status(values: Floats) -> tuple[Status, str]:

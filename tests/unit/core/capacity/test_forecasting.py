@@ -145,7 +145,7 @@ def test_gaps_are_not_read_as_zero(kind: str) -> None:
     assert all_finite(found)
     assert found.status == "ok"
     assert np.abs(found.mean - whole.mean).mean() < 2.0
-    assert found.quantiles[0].min() > 10
+    assert found.quantiles[0].min() > whole.quantiles[0].min() - 3
     assert any("missing" in note for note in found.notes)
 
 
