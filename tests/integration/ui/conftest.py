@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 import tests.airflow_home  # noqa: F401 - before anything imports Airflow
 from fastvlm_ops.local.airflow_stack import USER
@@ -16,6 +16,10 @@ from tests.integration.ui import forecasts, history
 from tests.integration.ui.rig import Rig
 
 Visit = Callable[..., BrowserContext]
+
+expect.set_options(
+    timeout=20_000
+)  # milliseconds; a busy machine is no failure of a page, bench-ui times them
 
 
 @pytest.fixture(scope="module")  # one of them stops its S3 server
