@@ -1,4 +1,5 @@
-"""Airflow on this machine: api-server, scheduler, DAG processor and triggerer, on loopback, over SQLite.
+"""Airflow on this machine: api-server, scheduler, DAG processor and triggerer, on loopback, over SQLite
+unless told otherwise.
 
 `airflow standalone` would open log servers on all interfaces, and leave its children when it is stopped.
 """
@@ -70,6 +71,8 @@ class AirflowStack:
         self.folders = folders
         self.processes = processes
         self.password = secrets.token_urlsafe(12)
+        #: Of Airflow's own database, to be changed before it is made.
+        self.database_url = f"sqlite:///{folders.home / 'airflow.db'}"
         self._port = free_ports(1)[0]
         self._options = options
         self._keys = {
@@ -177,7 +180,7 @@ class AirflowStack:
                 "simple_auth_manager_users": f"{USER}:admin",
                 "simple_auth_manager_passwords_file": self._password_file,
             },
-            "database": {"sql_alchemy_conn": f"sqlite:///{folders.home / 'airflow.db'}"},
+            "database": {"sql_alchemy_conn": self.database_url},
             "api": {"host": HOST, "port": self._port, "base_url": self.url, "workers": 1},
             "logging": {"base_log_folder": folders.home / "logs"},
             "usage_data_collection": {"enabled": False},

@@ -26,7 +26,7 @@ class DemoCapacityError(Exception):
 
 
 def main() -> int:
-    """Start Airflow, S3 and Prometheus here, backfill 30 days of forecasts and score them, until `make down`."""
+    """Start Airflow, S3 and Prometheus here, backfill 30 days of forecasts, and score them."""
     return run_demo(Demo("make demo-capacity", str(main.__doc__), (DemoCapacityError,), tell, metrics=True))
 
 
@@ -49,7 +49,7 @@ def tell(stack: Stack, console: Console) -> str:
         scored = airflow.run(_ACCURACY, progress=lambda line: console.say(f"{_ACCURACY}: {line}"))
         alarms = _alarms(airflow, scored)
     lines = [
-        f"{len(runs)} dates backfilled in {took:.0f} s ({took / len(runs):.1f} s each), {_PARALLEL} at a time,",
+        f"{len(runs)} dates backfilled in {took:.0f} s ({took / len(runs):.1f} s each), {_PARALLEL} at once,",
         f"as of {first.date() + timedelta(days=1)} to {end.date()}. How right they were:",
         "",
         _accuracy_text(scored.values("score_forecasts")[0]["accuracy"]),

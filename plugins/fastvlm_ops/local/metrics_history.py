@@ -6,7 +6,7 @@ growth, a level shift, a gap, restarts of a counter, a weekly peak, three days o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -134,6 +134,7 @@ def write_history(
     services: Sequence[Service] = SERVICES,
     step_seconds: int = STEP_SECONDS,
     seed: int = 1,
+    metrics: Collection[str] | None = None,
 ) -> int:
     """Write a history in OpenMetrics' text format, which promtool makes blocks of.
 
@@ -143,6 +144,7 @@ def write_history(
     :param services: what is in it
     :param step_seconds: between samples
     :param seed: of the noise
+    :param metrics: names of the metrics to write, without ``_total``; None for all
     :returns: the number of samples
     :raises ValueError: the end is a naive time
     """
@@ -150,9 +152,10 @@ def write_history(
         raise ValueError(f"end is {end.isoformat()}, which names no time zone")
     last = int(end.timestamp()) // step_seconds * step_seconds
     samples = {service.name: _samples(service, last, days, step_seconds, seed) for service in services}
+    families = [family for family in _FAMILIES if metrics is None or family.name in metrics]
     count = 0
     with file.open("w") as output:
-        for family in _FAMILIES:
+        for family in families:
             output.write(f"# TYPE {family.name} {family.kind}\n# HELP {family.name} {family.text}\n")
             for service in services:
                 times, values = samples[service.name]

@@ -96,6 +96,16 @@ class PostgreSQL:
         """The superuser."""
         return _USER
 
+    @property
+    def scratch(self) -> Path:
+        """The folder of its data, outside ``folder`` where the account that it runs as cannot reach that.
+
+        :raises ProcessStartError: it does not run
+        """
+        if self._scratch is None:
+            raise ProcessStartError("PostgreSQL does not run, and has no data")
+        return self._scratch
+
     def url(self, database: str = "postgres") -> str:
         """Return the address of a database, with its password.
 

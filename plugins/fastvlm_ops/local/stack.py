@@ -14,6 +14,7 @@ from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.kit import DATABASE
 from fastvlm_ops.local.metrics_history import write_history
+from fastvlm_ops.local.postgres import PostgreSQL
 from fastvlm_ops.local.processes import Process, ProcessStartError, tail
 from fastvlm_ops.local.prometheus import Prometheus
 from fastvlm_ops.local.seaweedfs import SeaweedFS
@@ -34,7 +35,8 @@ class Stack:
 
     :param state: folder that all is kept in
     :param project: folder that holds dags/, plugins/ and include/
-    :param metrics: whether there is a Prometheus, with half a year of generated history
+    :param metrics: whether there is a Prometheus, with half a year of generated history; Airflow then has
+        PostgreSQL, for over SQLite `backfill create` fails beside a busy scheduler (database is locked)
     """
 
     def __init__(self, state: DemoState, project: Path, *, metrics: bool = False) -> None:
@@ -63,6 +65,8 @@ class Stack:
         began = time.monotonic()
         console.say("building the demo kit, creating Airflow's database, starting SeaweedFS")
         kit = self._start_kit("kit")
+        if self._metrics:
+            self._start_postgres()
         database = self.airflow.start_migration()
         self.s3.start()
         self.s3.make_bucket(BUCKET)
@@ -123,6 +127,13 @@ class Stack:
                 "repository_passphrase": secrets.token_urlsafe(24),
             },
         }
+
+    def _start_postgres(self) -> None:
+        server = PostgreSQL(self.state.folder / "postgres", processes=self.state.processes)
+        server.start()
+        self.state.note_outside(server.scratch)
+        url = server.make_database("airflow")
+        self.airflow.database_url = url.replace("+psycopg:", "+psycopg2:")
 
     def _start_prometheus(self) -> Prometheus:
         """Start it with the history of a kit that ended this midnight, and what the S3 server serves."""

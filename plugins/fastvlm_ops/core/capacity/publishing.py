@@ -24,6 +24,7 @@ from fastvlm_ops.core.store.upsert import upsert
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fastvlm_ops.core.capacity.calibration import Calibration
     from fastvlm_ops.core.store import Store
 
 _OTHERS = ("series", "hourly", "daily_history")
@@ -54,17 +55,32 @@ class Partition:
     :param as_of: the hour
     :param names: of the object of each kind of table
     :param horizon_days: that were forecast
+    :param calibration_text: of its bounds, as JSON
     """
 
     objects: CapacityObjects
     as_of: datetime
     names: Mapping[str, str]
     horizon_days: int
+    calibration_text: str
 
     @property
     def uri(self) -> str:
         """Of ``part.parquet``."""
         return self.objects.uri(self.names["daily"])
+
+    @property
+    def calibration(self) -> Calibration:
+        """That its bounds were made with.
+
+        :raises ArtefactDamagedError: it is none
+        """
+        from fastvlm_ops.core.capacity.calibration import Calibration
+
+        try:
+            return Calibration.from_json(self.calibration_text)
+        except ValueError as error:
+            raise ArtefactDamagedError(f"{self.uri}: {error}") from None
 
     def table(self, kind: str, *, service: str | None = None, metric: str | None = None) -> pa.Table:
         """Return a table.
@@ -94,7 +110,8 @@ def find_partition(objects: CapacityObjects, as_of: datetime) -> Partition | Non
         notes = notes_of(data)
         folder = partition_folder(as_of.astimezone(UTC))
         names = {"daily": name, **{kind: folder + notes[kind] for kind in _OTHERS}}
-        return Partition(objects, as_of.astimezone(UTC), names, int(notes["horizon_days"]))
+        days, calibration = int(notes["horizon_days"]), notes["calibration"]
+        return Partition(objects, as_of.astimezone(UTC), names, days, calibration)
     except (KeyError, ValueError) as error:
         raise ArtefactDamagedError(f"{objects.uri(name)} is no partition of forecasts: {error}") from None
 
@@ -107,6 +124,7 @@ def publish_forecasts(
     shards: Sequence[int],
     as_of: datetime,
     horizon_days: int,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Join what the shards have laid down, in place of an earlier partition of this hour.
 
@@ -118,13 +136,16 @@ def publish_forecasts(
     :param shards: their numbers
     :param as_of: full hour, in UTC
     :param horizon_days: that were forecast
+    :param calibration: that the bounds were made with; None for none
     :returns: small JSON: where it is, its SHA-256, and how many series there are of each status
     :raises ArtefactDamagedError: what a shard should have laid down is not there
     """
     # Not above: who only reads a partition does not wait for what forecasts.
+    from fastvlm_ops.core.capacity.calibration import Calibration
     from fastvlm_ops.core.capacity.shards import load_parts
 
-    folder, notes = partition_folder(as_of), {"horizon_days": str(horizon_days)}
+    folder = partition_folder(as_of)
+    notes = {"horizon_days": str(horizon_days), "calibration": (calibration or Calibration()).to_json()}
     series = load_parts(objects, run_key, shards, "series")
     for kind in _OTHERS:
         table = series if kind == "series" else load_parts(objects, run_key, shards, kind)

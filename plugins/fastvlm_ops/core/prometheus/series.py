@@ -73,15 +73,18 @@ def _labelled(result: Any) -> Iterable[tuple[dict[str, str], list[Any]]]:
 
 
 def _series(labels: dict[str, str], samples: list[Any]) -> Series:
-    times = np.rint(np.array([sample[0] for sample in samples], np.float64) * 1000).astype(np.int64)
-    return Series(labels, *_unique(times, _numbers([sample[1] for sample in samples])))
+    if not samples:
+        return Series(labels, np.empty(0, np.int64), np.empty(0, np.float64))
+    seconds, texts = zip(*samples, strict=True)
+    times = np.rint(np.array(seconds, np.float64) * 1000).astype(np.int64)
+    return Series(labels, *_unique(times, _numbers(texts)))
 
 
-def _numbers(texts: list[Any]) -> NDArray[np.float64]:
+def _numbers(texts: Sequence[Any]) -> NDArray[np.float64]:
     try:
-        values = np.array([float(text) for text in texts], np.float64)
+        values = np.fromiter(map(float, texts), np.float64, len(texts))
     except ValueError:
-        values = np.array([_number(text) for text in texts], np.float64)
+        values = np.fromiter(map(_number, texts), np.float64, len(texts))
     values[~np.isfinite(values)] = np.nan
     return values
 

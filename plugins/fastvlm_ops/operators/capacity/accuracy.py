@@ -35,6 +35,8 @@ class PartitionMissingError(Exception):
 class ScoreForecastOperator(CapacityOperator):
     """Score every forecast whose hours have come by the run's as-of hour, and that has no scores yet.
 
+    Where there were any, the bounds of later forecasts are calibrated by the last of those that have matured.
+
     :param prometheus_conn_id: connection of type ``fastvlm_prometheus`` (templated)
     :param again: whether forecasts that have scores are scored again (templated)
     """
@@ -56,14 +58,16 @@ class ScoreForecastOperator(CapacityOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Return how many forecasts and series were scored, and how right the last forecasts were."""
         from fastvlm_ops.core.capacity.accuracy import forecasts_due, score_due
+        from fastvlm_ops.core.capacity.calibrating import learn_calibration
         from fastvlm_ops.core.capacity.judging import judge
 
         definitions, moment = self.definitions, as_of_hour(context)
         with self.open_store() as store:
             due = forecasts_due(store, definitions, at=moment, again=bool(self.again))
-            hook = PrometheusHook(self.prometheus_conn_id)
-            result = score_due(self.objects, store, hook, definitions, due, progress=self.log.info)
+            objects, hook = self.objects, PrometheusHook(self.prometheus_conn_id)
+            result = score_due(objects, store, hook, definitions, due, progress=self.log.info)
             table, _ = judge(store, definitions, at=moment)
+            learnt = learn_calibration(objects, store, hook, definitions, at=moment) if due else None
         if missing := result["missing"]:
             raise PartitionMissingError(
                 f"{len(missing)} partitions are not in the bucket, and were not scored: "
@@ -75,6 +79,7 @@ class ScoreForecastOperator(CapacityOperator):
             "scored": result["scored"],
             "series": result["series"],
             "accuracy": [asdict(one) for one in table],
+            "calibration": None if learnt is None else dict(learnt.factors),
         }
 
 

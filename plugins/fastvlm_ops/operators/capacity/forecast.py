@@ -49,13 +49,16 @@ class CollectMetricHistoryOperator(CapacityOperator):
 
     def work(self, context: Context) -> list[int]:
         """Read, then write."""
+        from fastvlm_ops.core.capacity.calibrating import newest_calibration
         from fastvlm_ops.core.capacity.collecting import read_history, store_history
 
         definitions, moment = self.definitions, as_of_hour(context)
         days = self._horizon_days(definitions.horizon_days)
         history = read_history(PrometheusHook(self.prometheus_conn_id), definitions, moment)
-        facts = store_history(self.objects, history, run_key(context), definitions)
-        context["ti"].xcom_push(key=HISTORY_KEY, value={**facts, "horizon_days": days})
+        objects = self.objects
+        facts = store_history(objects, history, run_key(context), definitions)
+        facts |= {"horizon_days": days, "calibration": newest_calibration(objects, moment)}
+        context["ti"].xcom_push(key=HISTORY_KEY, value=facts)
         self.log.info(
             "%d services before %s, %d of %d series have data; %d shards",
             facts["services"],
@@ -90,15 +93,18 @@ class ForecastCapacityOperator(CapacityOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Forecast."""
+        from fastvlm_ops.core.capacity.calibrating import load_calibration
         from fastvlm_ops.core.capacity.shards import forecast_shard
 
+        objects = self.objects
         result = forecast_shard(
-            self.objects,
+            objects,
             self.definitions,
             run_key=run_key(context),
             shard=int(self.shard),
             as_of=datetime.fromisoformat(self.history["as_of"]),
             horizon_days=int(self.history["horizon_days"]),
+            calibration=load_calibration(objects, self.history["calibration"]),
         )
         self.log.info("%d series: %s", result["series"], result["statuses"])
         return result
@@ -125,16 +131,19 @@ class PublishForecastOperator(CapacityOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Publish."""
+        from fastvlm_ops.core.capacity.calibrating import load_calibration
         from fastvlm_ops.core.capacity.publishing import publish_forecasts
 
+        objects = self.objects
         with self.open_store() as store:
             result = publish_forecasts(
-                self.objects,
+                objects,
                 store,
                 run_key=run_key(context),
                 shards=self.history["shards"],
                 as_of=datetime.fromisoformat(self.history["as_of"]),
                 horizon_days=int(self.history["horizon_days"]),
+                calibration=load_calibration(objects, self.history["calibration"]),
             )
         self.log.info("%s: %d series, %s", result["uri"], result["series"], result["statuses"])
         return result
