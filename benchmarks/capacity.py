@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks.capacity_data import NoSeriesError, Tasks, make_series, make_tasks, read_series
 from benchmarks.capacity_peers import PEERS
+from benchmarks.capacity_risk import risk_figures
 from benchmarks.capacity_running import Forecasts, Machine, PeerFailedError
 from benchmarks.figures import RESULTS, Figure, figures_table, table, write_figures, write_json
 from benchmarks.running import ROOT, load_average, machine, say, warn_of_load, work_folder
@@ -183,6 +184,7 @@ def run(series: dict[str, np.ndarray], work: Path, quick: bool) -> tuple[list[Fi
         besides[days] = compare(tasks, np.array([found.mean for found in ours]), peers)
         bounds = judge_bounds(tasks, np.array([found.quantiles[LEVELS.index(0.95)] for found in ours]))
         figures += accuracy_figures(days, besides[days], bounds)
+        figures += risk_figures(days, tasks, ours)
         figures += [
             Figure(
                 f"error at {days} days", besides[days][0].ours, "of seasonal naive's", _BEST_PEER_TARGET, text
