@@ -92,11 +92,11 @@ PEERS: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], tuple[str, ...],
     "seasonal naive 168": (seasonal_naive, (), 1),
     "hour-of-week median": (hour_of_week_median, (), 1),
     "predict_linear": (predict_linear, (), 1),
-    "statsforecast MSTL(AutoETS)": (mstl_auto_ets, ("statsforecast",), 2),
-    "statsforecast DynamicOptimizedTheta": (dynamic_optimized_theta, ("statsforecast",), 2),
-    "statsmodels MSTL+ETS": (mstl_ets, ("statsmodels",), 2),
-    "Prophet": (prophet, ("prophet",), 2),
-    "statsforecast AutoETS": (auto_ets, ("statsforecast",), 6),
+    "statsforecast MSTL(AutoETS)": (mstl_auto_ets, ("statsforecast",), 4),
+    "statsforecast DynamicOptimizedTheta": (dynamic_optimized_theta, ("statsforecast",), 4),
+    "statsmodels MSTL+ETS": (mstl_ets, ("statsmodels",), 4),
+    "Prophet": (prophet, ("prophet",), 4),
+    "statsforecast AutoETS": (auto_ets, ("statsforecast",), 12),
 }
 
 
