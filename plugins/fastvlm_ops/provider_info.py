@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "FastVLM backup repository",
                 "python-modules": ["fastvlm_ops.operators.backup"],
             },
+            {"integration-name": "Prometheus", "python-modules": ["fastvlm_ops.operators.capacity"]},
             {
                 "integration-name": "Airflow's own database",
                 "python-modules": ["fastvlm_ops.operators.airflow_maintenance"],

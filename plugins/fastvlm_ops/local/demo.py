@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,13 @@ def main() -> int:
     return run_demo(Demo("make demo", str(main.__doc__), (RoundTripError,), _back_up_and_restore))
 
 
-def run_demo(demo: Demo) -> int:
+def run_demo(demo: Demo, options: Sequence[argparse.ArgumentParser] = ()) -> int:
     """Run a demo by the command line's arguments; return the exit code.
 
     :param demo: what it does
+    :param options: of its own, without help
     """
-    parser = argparse.ArgumentParser(prog=demo.name, description=demo.description)
+    parser = argparse.ArgumentParser(prog=demo.name, description=demo.description, parents=list(options))
     parser.add_argument("--state-dir", type=Path, default=DEFAULT, help="default: %(default)s")
     parser.add_argument("--project-dir", type=Path, default=Path.cwd(), help="default: the current folder")
     parser.add_argument("--exit", action="store_true", help="stop everything at the end")

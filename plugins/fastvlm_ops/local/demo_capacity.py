@@ -5,8 +5,10 @@ Everything is made and started on this machine, below one folder, and listens on
 
 from __future__ import annotations
 
+import argparse
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from fastvlm_ops.local.airflow_api import AirflowClient, RunResult, failed_tasks
@@ -27,23 +29,29 @@ class DemoCapacityError(Exception):
 
 def main() -> int:
     """Start Airflow, S3 and Prometheus here, backfill 30 days of forecasts, and score them."""
-    return run_demo(Demo("make demo-capacity", str(main.__doc__), (DemoCapacityError,), tell, metrics=True))
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--dates", type=int, default=DATES, help="how many to backfill; default: %(default)s")
+    dates = own.parse_known_args()[0].dates
+    story = partial(tell, dates=dates)
+    demo = Demo("make demo-capacity", str(main.__doc__), (DemoCapacityError,), story, metrics=True)
+    return run_demo(demo, [own])
 
 
-def tell(stack: Stack, console: Console) -> str:
+def tell(stack: Stack, console: Console, *, dates: int) -> str:
     """Run it on a stack that is up, and return what is printed at the end.
 
+    :param dates: that are backfilled
     :raises DemoCapacityError: a run failed
     :raises AirflowError: Airflow refused a request, or a run did not end in time
     """
     end = history_end() - timedelta(days=_BEFORE_END)
-    first = end - timedelta(days=DATES)
+    first = end - timedelta(days=dates)
     with stack.client() as airflow:
         for dag_id in (_FORECAST, _ACCURACY):
             airflow.wait_for_dag(dag_id)
         airflow.unpause(_FORECAST)
         began = console.seconds
-        runs = _backfill(stack, console, airflow, str(first.date()), str((end - timedelta(days=1)).date()))
+        runs = _backfill(stack, console, airflow, first, dates)
         took = console.seconds - began
         console.say(f"{_ACCURACY}: triggered")
         scored = airflow.run(_ACCURACY, progress=lambda line: console.say(f"{_ACCURACY}: {line}"))
@@ -61,13 +69,15 @@ def tell(stack: Stack, console: Console) -> str:
 
 
 def _backfill(
-    stack: Stack, console: Console, airflow: AirflowClient, first: str, last: str
+    stack: Stack, console: Console, airflow: AirflowClient, first: datetime, dates: int
 ) -> list[dict[str, Any]]:
-    arguments = ["backfill", "create", "--dag-id", _FORECAST, "--from-date", first, "--to-date", last]
+    last = first + timedelta(days=dates - 1)
+    arguments = ["backfill", "create", "--dag-id", _FORECAST]
+    arguments += ["--from-date", str(first.date()), "--to-date", str(last.date())]
     console.say(f"airflow {' '.join(arguments)} --max-active-runs {_PARALLEL}")
     stack.airflow.run_command("backfill", [*arguments, "--max-active-runs", str(_PARALLEL)])
     runs = airflow.wait_for_backfill(
-        _FORECAST, DATES, progress=lambda line: console.say(f"{_FORECAST}: {line}")
+        _FORECAST, dates, progress=lambda line: console.say(f"{_FORECAST}: {line}")
     )
     failed = [run["dag_run_id"] for run in runs if run["state"] == "failed"]
     if failed:
