@@ -66,7 +66,7 @@ def predict(windows: Floats) -> Floats:
     weeks = np.stack([*_week_models(windows), *_day_models(windows)], axis=1)
     low, high = windows.min(axis=1)[:, None, None], windows.max(axis=1)[:, None, None]
     span = _EXPLOSION * (high - low)
-    return np.clip(np.nan_to_num(weeks), low - span, high + span)
+    return np.asarray(np.clip(np.nan_to_num(weeks), low - span, high + span))
 
 
 def _week_models(windows: Floats) -> list[Floats]:
