@@ -20,6 +20,7 @@ from fastvlm_ops.core.capacity.publishing import Partition, find_partition
 from fastvlm_ops.core.store import open_store
 from fastvlm_ops.core.store.tables import capacity as tables
 from fastvlm_ops.hooks.prometheus import PrometheusHook
+from fastvlm_ops.links.capacity import PAGES
 from tests.capacity_kit import (
     HISTORY_DAYS,
     HORIZON_DAYS,
@@ -81,6 +82,9 @@ def test_every_service_gets_what_is_known_of_it(
     assert len(run.tasks["forecast_capacity"]) > 1
     (published,) = run.returned("publish_forecast")
     assert published["as_of"] == metrics.end.isoformat()
+    for task in ("publish_forecast", "recommend_scaling", "report_capacity", "confirm_forecast"):
+        (link,) = run.xcoms[task]["_link_CapacityPageLink"]  # what Airflow's UI makes a button of
+        assert link.endswith(f"{PAGES}?as_of={metrics.end:%Y-%m-%dT%HZ}")
     rows = {(row["service"], row["metric"]): row for row in database(tables.forecasts)}
     assert {row["as_of"] for row in rows.values()} == {metrics.end}
     for service in FRESH:
