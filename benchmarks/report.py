@@ -43,8 +43,13 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
     ]
     medians = [f"Medians of {rounds} round(s).", *absent, _run_in_words(backup)]
     growth = _details(results, "backup_growth")
+    capacity = _details(results, "capacity")
+    programs = markdown_table(_program_rows(capacity))
     return {
-        README: {"benchmark": f"{beside}\n\n{_one_sentence(backup)} {medians[0]}"},
+        README: {
+            "benchmark": f"{beside}\n\n{_one_sentence(backup)} {medians[0]}",
+            "capacity": programs,
+        },
         DOCUMENT: {
             "backup": "\n\n".join([beside, " ".join(medians)]),
             "backup costs": "\n\n".join([markdown_table(costs_rows(samples)), backup["note"]]),
@@ -53,6 +58,13 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
                     markdown_table(_figure_rows(results / "backup_growth.json")),
                     markdown_table(growth_rows(growth["runs"])),
                     _run_in_words(growth),
+                ]
+            ),
+            "capacity": "\n\n".join(
+                [
+                    programs,
+                    markdown_table(_beside_rows(results / "capacity.json")),
+                    _series_in_words(capacity),
                 ]
             ),
             "operations pages": markdown_table(_figure_rows(results / "ui.json")),
@@ -92,6 +104,48 @@ def _figure_rows(file: Path) -> list[tuple[str, ...]]:
         measured = f"{figure.value:,.1f} {figure.unit}"
         rows.append((figure.name, measured, figure.target_in_words, "met" if figure.met else "missed"))
     return rows
+
+
+def _beside_rows(file: Path) -> list[tuple[str, ...]]:
+    """As :func:`_figure_rows`, for figures of which some have a peer."""
+    rows: list[tuple[str, ...]] = [("", "measured", "beside", "target", "")]
+    for item in json.loads(file.read_text()):
+        figure = _figure(item)
+        peer = "" if figure.peer_value is None else f"{figure.peer}: {figure.peer_value:,.3g}"
+        target = f"{figure.target_in_words}{' of it' if figure.peer else ''}"
+        measured = f"{figure.value:,.3g} {figure.unit}" if figure.value < 1000 else f"{figure.value:,.0f}"
+        rows.append((figure.name, measured, peer, target, "met" if figure.met else "missed"))
+    return rows
+
+
+def _program_rows(capacity: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Errors of all programs, of seasonal naive's, and ours in parts of theirs on the very same tasks."""
+    horizons = ("7 days", "30 days")
+    found = {days: {row["name"]: row for row in capacity[days]["programs"]} for days in horizons}
+    rows: list[tuple[str, ...]] = [
+        ("", *(text for days in horizons for text in (f"{days}: error", "ours of theirs")), "ms a series")
+    ]
+    for name in sorted(found[horizons[1]], key=lambda name: float(found[horizons[1]][name]["theirs"])):
+        cells = []
+        for days in horizons:
+            row = found[days].get(name)
+            cells += (
+                [f"{row['theirs']:.2f}", f"{row['ours'] / row['theirs']:.2f}"] if row else ["not run", ""]
+            )
+        rows.append((name, *cells, f"{found[horizons[1]][name]['ms']:,.1f}"))
+    return rows
+
+
+def _series_in_words(capacity: dict[str, Any]) -> str:
+    covered = ", ".join(
+        f"{capacity[days]['bound']['coverage']:.1%} at {days}" for days in ("7 days", "30 days")
+    )
+    absent = "".join(f" Not run: {text}." for text in capacity["absent"].values())
+    return (
+        f"{len(capacity['series'])} series: {', '.join(capacity['series'])}. "
+        f"The 95 % bound covered {covered}.{absent} Load average before the run: "
+        f"{capacity['load_average'][0]}."
+    )
 
 
 def _one_sentence(backup: dict[str, Any]) -> str:
