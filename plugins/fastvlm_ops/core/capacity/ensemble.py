@@ -98,7 +98,7 @@ def _weighted_medians(weeks: Floats, weights: Floats, known: NDArray[np.bool_], 
         chosen = (
             slice(hours[0], hours[-1] + 1) if len(hours) < WEEK and hours[0] <= hours[-1] else slice(None)
         )
-        needed = np.flatnonzero([True, *known[:, :, part].any(axis=(0, 2))])
+        needed = np.concatenate([[0], 1 + np.flatnonzero(known[:, :, part].any(axis=(0, 2)))])
         reached = np.cumsum(weights[rows, number, order[:, needed, chosen]], axis=3)
         place = (reached < 0.5).sum(axis=3, keepdims=True).clip(max=models.shape[3] - 1)
         middle = np.take_along_axis(ordered[:, needed, chosen], place, axis=3)[..., 0]
