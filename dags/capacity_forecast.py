@@ -92,6 +92,7 @@ with DAG(
         recommended=recommend.output,
         dry_run=dag.param("dry_run"),
         timeout_minutes=dag.param("approval_timeout_minutes"),
+        retry_delay=timedelta(seconds=10),  # somebody may be waiting for the question
     )
     report = ReportCapacityOperator(
         task_id="report_capacity",
