@@ -67,6 +67,7 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
                     _series_in_words(capacity),
                 ]
             ),
+            "capacity fetch": markdown_table(_beside_rows(results / "capacity_fetch.json")),
             "operations pages": markdown_table(_figure_rows(results / "ui.json")),
         },
     }
