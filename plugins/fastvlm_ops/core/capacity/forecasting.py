@@ -198,9 +198,8 @@ def _notes(values: Floats, freaks: int, shift_days: int) -> tuple[str, ...]:
     if missing > 0:
         notes.append(f"{missing:.1%} of the hours are missing")
     if freaks:
-        notes.append(
-            f"{freaks} freak value(s) cut for the models; the largest value is {np.nanmax(np.abs(values)):.4g}"
-        )
+        largest = np.nanmax(np.abs(values))
+        notes.append(f"{freaks} freak value(s) cut for the models; the largest value is {largest:.4g}")
     if shift_days:
         notes.append(f"the level jumped {shift_days} days ago; what was before was moved to the new level")
     return tuple(notes)

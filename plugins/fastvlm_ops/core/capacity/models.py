@@ -3,8 +3,9 @@
 Every model takes a window of eight weeks that ends at an origin, and gives the week after it, which repeats.
 All are a shape by hour of the week or of the day, on a level that is taken from a shorter or longer past.
 They differ in what they hold to be lasting, which is what series differ in. They were chosen to be unlike
-each other: of two that are alike, one adds nothing but weight. None is fitted by a search, so none can take
-long, or fail to converge.
+each other: of two that are alike, one adds nothing but weight. Exponential smoothing of the days, for one,
+did not help: its level lies between those that are here. None is fitted by a search, so none can take long,
+or fail to converge.
 """
 
 from __future__ import annotations
