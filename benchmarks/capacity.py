@@ -116,7 +116,7 @@ def judge_bounds(tasks: Tasks, upper: np.ndarray) -> Bounds:
 
 def accuracy_figures(days: int, rows: list[Beside], bounds: Bounds) -> list[Figure]:
     """Of one horizon: the best peer first, then seasonal naive, then the others."""
-    best = max(rows, key=lambda row: row.ours / row.theirs)
+    best = max((row for row in rows if row.tasks), key=lambda row: row.ours / row.theirs)
     naive = next(row for row in rows if row.name == NAIVE)
     others = [row for row in rows if row not in (best, naive)]
     figures = []
@@ -125,7 +125,7 @@ def accuracy_figures(days: int, rows: list[Beside], bounds: Bounds) -> list[Figu
         (f"error at {days} days", _NAIVE_TARGET, naive),
         *((f"error at {days} days", _BEST_PEER_TARGET, row) for row in others),
     ]:
-        name = f"{label}, {row.tasks} tasks"
+        name = f"{label}, {row.name}, {row.tasks} tasks"
         figures.append(Figure(name, row.ours, "of seasonal naive's", target, row.name, row.theirs))
     off = abs(bounds.coverage * 100 - _COVERAGE)
     name = f"95 % bound at {days} days covers {bounds.coverage:.1%}: off by"

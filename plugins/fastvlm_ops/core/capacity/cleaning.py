@@ -98,6 +98,8 @@ def even_out_shift(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
     best_score = np.zeros(len(values))
     best_day = np.zeros(len(values), dtype=np.int64)
     for ago in range(_SHIFT_LEAST_DAYS, min(_SHIFT_DAYS, days - 7) + 1):
+        if not _stands_apart(levels, ago).any():  # as nearly always
+            continue
         score = _jump_score(levels, ago)
         better = score > best_score
         best_score, best_day = np.where(better, score, best_score), np.where(better, ago, best_day)
@@ -108,20 +110,24 @@ def even_out_shift(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return moved, best_day
 
 
+def _stands_apart(levels: Floats, ago: int) -> NDArray[np.bool_]:
+    """Whether every day since stands beyond every day of the two weeks before, as in no season."""
+    after, before = levels[:, -ago:], levels[:, max(-ago - 14, -levels.shape[1]) : -ago]
+    higher = after.min(axis=1) > before.max(axis=1)
+    return np.asarray(higher | (after.max(axis=1) < before.min(axis=1)))
+
+
 def _jump_score(levels: Floats, ago: int) -> Floats:
     """How far the days since a jump stand apart from the two weeks before, in parts of the days' spread."""
     after, before = levels[:, -ago:], levels[:, max(-ago - 14, -levels.shape[1]) : -ago]
     middle_after, middle_before = np.median(after, axis=1), np.median(before, axis=1)
-    up = middle_after > middle_before
-    # Every day after has to stand beyond every day before: a season or a single busy day does not.
-    gap = np.where(up, after.min(axis=1) - before.max(axis=1), before.min(axis=1) - after.max(axis=1))
     spread = np.maximum(
         np.median(np.abs(after - middle_after[:, None]), axis=1),
         np.median(np.abs(before - middle_before[:, None]), axis=1),
     )
     size = np.abs(middle_after - middle_before)
     floor = 0.02 * np.maximum(np.abs(middle_after), np.abs(middle_before))
-    found = gap > 0
+    found = _stands_apart(levels, ago)
     if ago < _BURST_DAYS:
         found &= size <= _BURST * np.minimum(np.abs(middle_after), np.abs(middle_before))
     return np.where(found, size / np.maximum(np.maximum(spread, floor), 1e-300), 0.0)

@@ -36,7 +36,7 @@ def combine(trials: Trials, horizon: int) -> Combined:
     known = ~np.isnan(trials.actual)
     actual = np.where(known, trials.actual, 0.0)
     weights = _weigh(trials, actual, known, horizon)
-    paths = _weighted_medians(trials.weeks, weights, horizon)
+    paths = _weighted_medians(trials.weeks, weights, known, horizon)
     growth = trials.slopes[:, :, None] * damped_growth(horizon)
     grown = paths + growth
     sums = [np.abs(found[:, 1:] - actual) * known for found in (paths, grown)]
@@ -78,12 +78,13 @@ def _by_bucket(errors: NDArray[np.floating], known: NDArray[np.bool_], horizon: 
     return np.asarray(weights / weights.sum(axis=2, keepdims=True))
 
 
-def _weighted_medians(weeks: Floats, weights: Floats, horizon: int) -> Floats:
+def _weighted_medians(weeks: Floats, weights: Floats, known: NDArray[np.bool_], horizon: int) -> Floats:
     """Weighted median of the models at each hour: of those that disagree, none can pull the forecast away.
 
     :param weeks: series x origins x models x hours of the week
     :param weights: series x buckets x models
-    :returns: series x origins x hours
+    :param known: what was measured, series x (origins but the first) x hours; only there a median is needed
+    :returns: series x origins x hours; 0 elsewhere
     """
     models = np.ascontiguousarray(
         weeks.transpose(0, 1, 3, 2)
@@ -91,14 +92,15 @@ def _weighted_medians(weeks: Floats, weights: Floats, horizon: int) -> Floats:
     order = np.argsort(models, axis=3, kind="stable")
     ordered = np.take_along_axis(models, order, axis=3)
     rows = np.arange(len(weeks))[:, None, None, None]
-    result = np.empty((*weeks.shape[:2], horizon))
+    result = np.zeros((*weeks.shape[:2], horizon))
     for number, part in enumerate(buckets(horizon)):
         hours = np.arange(part.start, part.stop) % WEEK
         chosen = (
             slice(hours[0], hours[-1] + 1) if len(hours) < WEEK and hours[0] <= hours[-1] else slice(None)
         )
-        reached = np.cumsum(weights[rows, number, order[:, :, chosen]], axis=3)
+        needed = np.concatenate([[0], 1 + np.flatnonzero(known[:, :, part].any(axis=(0, 2)))])
+        reached = np.cumsum(weights[rows, number, order[:, needed, chosen]], axis=3)
         place = (reached < 0.5).sum(axis=3, keepdims=True).clip(max=models.shape[3] - 1)
-        middle = np.take_along_axis(ordered[:, :, chosen], place, axis=3)[..., 0]
-        result[:, :, part] = middle[:, :, hours - (chosen.start or 0)]
+        middle = np.take_along_axis(ordered[:, needed, chosen], place, axis=3)[..., 0]
+        result[:, needed, part] = middle[:, :, hours - (chosen.start or 0)]
     return result

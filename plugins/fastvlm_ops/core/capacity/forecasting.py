@@ -176,7 +176,7 @@ class _Task:
                     maximum=np.sort(parts[3]),
                     trend_per_day=0.0 if constant else float(slope[row] * scale[row]),
                     trend_is_significant=bool(significant[row]) and not constant,
-                    notes=_notes(raw[row], int(freaks[row]), int(shifts[row])),
+                    notes=_notes(measured[row], int(freaks[row]), int(shifts[row])),
                     history_days=float(np.count_nonzero(~np.isnan(raw[row])) / DAY),
                 )
             )
@@ -201,9 +201,8 @@ def _notes(values: Floats, freaks: int, shift_days: int) -> tuple[str, ...]:
     if missing > 0:
         notes.append(f"{missing:.1%} of the hours are missing")
     if freaks:
-        notes.append(
-            f"{freaks} freak value(s), the largest {np.nanmax(np.abs(values)):.4g} of the scale, cut"
-        )
+        largest = np.nanmax(np.abs(values))
+        notes.append(f"{freaks} freak value(s) cut for the models; the largest value is {largest:.4g}")
     if shift_days:
         notes.append(f"the level jumped {shift_days} days ago; what was before was moved to the new level")
     return tuple(notes)
