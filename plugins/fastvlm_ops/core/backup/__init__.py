@@ -4,8 +4,9 @@ Each name is imported when it is first asked for: a program that opens a reposit
 what only a backup needs.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fastvlm_ops.core import lazily
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup.create import SnapshotResult, create_snapshot
@@ -122,11 +123,4 @@ _MODULES = {
     "VerifyResult": "verify_result",
 }
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _MODULES)

@@ -5,8 +5,9 @@ forecast(history, horizon_hours)    history: a Series by time; gives mean and qu
 Each name is imported when it is first asked for: who only reads a forecast does not wait for pandas.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fastvlm_ops.core import lazily
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.capacity.forecasting import SeriesForecast, forecast, forecast_many
@@ -21,11 +22,4 @@ _MODULES = {
     "forecast_many": "forecasting",
 }
 
-
-def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _MODULES)
