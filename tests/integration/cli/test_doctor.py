@@ -20,12 +20,19 @@ from fastvlm_ops.core.backup import S3Storage, create_client, initialise_reposit
 from fastvlm_ops.local.ports import free_ports
 from fastvlm_ops.local.seaweedfs import SeaweedFS
 from tests.fault_proxy import FaultProxy, answer_with, on
+from tests.prometheus_stand_in import StandIn, healthy
 
 pytestmark = pytest.mark.integration
 
 PASSPHRASE = "correct horse battery staple"
-# Nothing of Airflow runs here; tests/integration/test_demo.py has the doctor look at one that does.
-NOT_RUNNING = {"scheduler": "failed", "dag_processor": "failed", "triggerer": "failed", "dags": "warning"}
+# Nothing of Airflow runs here, nor a Prometheus; test_backup_dags.py has the doctor look at one that does.
+NOT_RUNNING = {
+    "prometheus": "warning",
+    "scheduler": "failed",
+    "dag_processor": "failed",
+    "triggerer": "failed",
+    "dags": "warning",
+}
 
 
 @dataclass
@@ -329,6 +336,22 @@ def test_the_doctor_makes_no_database(patient: Patient, home: Path) -> None:
     _, findings = patient.examine()
     assert "does not exist yet; the first task makes it" in findings["operations database"]["found"]
     assert not (home / "new.db").exists()
+
+
+def test_a_prometheus_that_does_not_answer(patient: Patient) -> None:
+    (port,) = free_ports(1)
+    connection = {"conn_type": "fastvlm_prometheus", "host": f"http://127.0.0.1:{port}"}
+    patient.variables["AIRFLOW_CONN_FASTVLM_PROMETHEUS"] = json.dumps(connection)
+    assert_found(patient, "prometheus", str(port), "edit fastvlm_prometheus")
+
+
+def test_a_prometheus_that_answers(patient: Patient) -> None:
+    with StandIn(healthy) as server:
+        connection = {"conn_type": "fastvlm_prometheus", "host": server.url}
+        patient.variables["AIRFLOW_CONN_FASTVLM_PROMETHEUS"] = json.dumps(connection)
+        _, findings = patient.examine()
+    assert findings["prometheus"]["state"] == "ok"
+    assert "answers queries" in findings["prometheus"]["found"]
 
 
 def test_people_get_a_table(patient: Patient) -> None:

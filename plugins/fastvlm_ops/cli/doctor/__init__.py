@@ -48,7 +48,7 @@ def examine(places: Places, *, fix: bool) -> Iterator[Finding]:
     :param places: of this Airflow
     :param fix: create pools that are missing
     """
-    from fastvlm_ops.cli.doctor import airflow, bucket, files, installation, operations_database
+    from fastvlm_ops.cli.doctor import airflow, bucket, files, installation, operations_database, prometheus
 
     yield from installation.versions()
     yield from installation.plugin(places)
@@ -57,6 +57,7 @@ def examine(places: Places, *, fix: bool) -> Iterator[Finding]:
     yield from files.dag_files(places)
     yield from bucket.examine()
     yield from operations_database.examine()
+    yield from prometheus.examine()
     yield from airflow.pools(fix=fix)
     yield from airflow.processes()
     yield from airflow.dags()
