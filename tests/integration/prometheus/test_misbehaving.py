@@ -103,9 +103,8 @@ def test_what_passes_is_not_noticed(make_hook: MakeHook, first: Act, method: str
 def test_retry_after_is_waited_for_but_not_for_ever(make_hook: MakeHook) -> None:
     with StandIn(in_turn(lambda exchange: exchange.error(503, "x", Retry_After="1"), healthy)) as server:
         began = time.monotonic()
-        with within(20):
-            ask(make_hook(server.url, extra=QUICK))
-        assert time.monotonic() - began >= 1
+        ask(make_hook(server.url, extra=QUICK))
+        assert 1 <= time.monotonic() - began < 5
         server.act = in_turn(lambda exchange: exchange.error(503, "x", Retry_After="86400"), healthy)
         with within(20):
             ask(make_hook(server.url, extra=QUICK))

@@ -119,10 +119,6 @@ class ChunkIndex:
         return len(self._rows)
 
     @property
-    def pack_count(self) -> int:
-        return len(self._packs)
-
-    @property
     def missing(self) -> set[str]:
         """Names of what is lost or unusable: where this is empty, all that was ever indexed is there."""
         return {pack.name for pack in self.lost} | self.damaged.keys()

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -67,14 +67,6 @@ class History:
     def hours(self) -> int:
         """How many there are."""
         return int(self.average[RESOURCES[0]].shape[1])
-
-
-def floor_hour(moment: datetime) -> datetime:
-    """Return the hour that a moment is in: what is not over yet counts for nothing.
-
-    :param moment: aware
-    """
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def shard_of(service: str, shards: int) -> int:

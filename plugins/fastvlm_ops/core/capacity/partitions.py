@@ -46,7 +46,7 @@ def schema(kind: str) -> pa.Schema:
         "series": [
             *names,
             *((name, text) for name in ("status", "reason", "model", "notes")),
-            *((name, number) for name in _NUMBERS),
+            *((name, number) for name in NUMBERS),
             ("exhaustion_date", text),
             ("replicas", pa.int64()),
             *((f"peak_{column(level)}", number) for level in LEVELS),
@@ -65,7 +65,8 @@ def schema(kind: str) -> pa.Schema:
     return pa.schema(columns[kind])
 
 
-_NUMBERS = (
+#: What is known of a series and its needs, in its partition and its row alike.
+NUMBERS = (
     "current_usage",
     "forecasted_peak",
     "required_seed",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, delete
 
 from fastvlm_ops.core.capacity.objects import CapacityObjects, partition_folder
-from fastvlm_ops.core.capacity.partitions import decode, encode, notes_of
+from fastvlm_ops.core.capacity.partitions import NUMBERS, decode, encode, notes_of
 from fastvlm_ops.core.store.errors import ArtefactDamagedError
 from fastvlm_ops.core.store.tables.capacity import forecasts
 from fastvlm_ops.core.store.upsert import upsert
@@ -29,22 +29,7 @@ if TYPE_CHECKING:
 
 _OTHERS = ("series", "hourly", "daily_history")
 _LEFT_OVER = timedelta(hours=1)
-_COPIED = (
-    "service",
-    "metric",
-    "status",
-    "reason",
-    "model",
-    "current_usage",
-    "forecasted_peak",
-    "required_seed",
-    "required_risk",
-    "capacity",
-    "exhaustion_probability",
-    "monthly_cost",
-    "trend_per_day",
-    "history_days",
-)
+_COPIED = ("service", "metric", "status", "reason", "model", *NUMBERS)
 
 
 @dataclass(frozen=True)
