@@ -1,0 +1,1 @@
+"""Devices that models are run on, behind one interface."""
