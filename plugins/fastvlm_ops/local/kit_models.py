@@ -85,7 +85,7 @@ def _build(package: Path, model: Model, seed: int) -> None:
     converted.short_description = f"{model.name}, version {model.version}"
     converted.version = str(model.version)
     converted.save(str(package))
-    _settle(package)
+    settle(package)
 
 
 class _Weights:
@@ -98,9 +98,8 @@ class _Weights:
     def __call__(self, name: str, *shape: int) -> np.ndarray:
         import numpy as np
 
-        text = f"{self._origin} {name} {self._tuned.get(name, 1)}"
-        generator = np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
-        return (generator.standard_normal(shape, dtype=np.float32) * 0.02).astype(np.float16)
+        numbers = draw_normal(f"{self._origin} {name} {self._tuned.get(name, 1)}", *shape)
+        return (numbers * 0.02).astype(np.float16)
 
 
 def _program(model: Model, weights: _Weights) -> Any:
@@ -168,8 +167,23 @@ def _block(linear: Any, states: Any) -> Any:
     return Builder.add(x=states, y=linear(hidden, "contract", _WIDTH, 4 * _WIDTH))
 
 
-def _settle(package: Path) -> None:
-    """Replace what coremltools makes anew each time: random ids, and the order of maps."""
+def draw_normal(name: str, *shape: int) -> np.ndarray:
+    """Return normally distributed numbers, the same for the same name.
+
+    :param name: of what they are for
+    :param shape: of the array
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def settle(package: Path) -> None:
+    """Replace what coremltools makes anew each time: random ids, and the order of maps.
+
+    :param package: that coremltools has just saved
+    """
     from coremltools.proto import Model_pb2
 
     manifest = package / "Manifest.json"
