@@ -1,8 +1,8 @@
 """Small Core ML models with a history: good versions, and versions that are worse in one way each.
 
-``VisionEncoder`` is built as FastVLM's image encoder is, ``TextDecoder`` as a language model is. Good versions
-of a model compute the same, with 8-bit weights; they differ in what they say of themselves. The same arguments
-give the same bytes.
+``VisionEncoder`` is built as FastVLM's image encoder is, ``TextDecoder`` as a language model is. Good
+versions of a model compute the same, with 8-bit weights; they differ in what they say of themselves. The same
+arguments give the same bytes.
 """
 
 from __future__ import annotations

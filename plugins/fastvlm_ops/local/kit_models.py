@@ -23,6 +23,7 @@ _WIDTH = 512
 _PATCHES = 256
 _TOKENS = 8192
 _CORE_ML = "Data/com.apple.CoreML"
+_CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def draw_normal(name: str, *shape: int) -> np.ndarray:
 
 
 def settle(package: Path) -> None:
-    """Replace what coremltools makes anew each time: random ids, and the order of maps.
+    """Replace what coremltools makes anew each time: random ids, the order of maps, and the date.
 
     :param package: that coremltools has just saved
     """
@@ -199,4 +200,5 @@ def settle(package: Path) -> None:
     manifest.write_text(json.dumps(content, indent=4) + "\n")
     file = package / _CORE_ML / "model.mlmodel"
     specification = Model_pb2.Model.FromString(file.read_bytes())
+    specification.description.metadata.userDefined.pop(_CONVERSION_DATE, None)
     file.write_bytes(specification.SerializeToString(deterministic=True))
