@@ -34,10 +34,10 @@ _PEAK_STEPS = np.array(
 )
 _MAXIMUM_STEPS = np.array(
     [
-        (-5.70, -4.21, -2.63, -1.58, -0.56, -0.45, -0.27, -0.14, -0.02, 0.15, 0.66),
-        (-3.13, -2.14, -1.32, -0.53, -0.04, 0.03, 0.14, 0.39, 0.81, 1.11, 2.41),
-        (-2.28, -1.62, -0.86, -0.19, 0.19, 0.33, 0.54, 0.83, 1.20, 1.85, 5.34),
-        (-1.65, -1.37, -0.44, 0.12, 0.67, 0.82, 1.05, 1.80, 2.45, 5.03, 5.61),
+        (-6.17, -3.57, -2.47, -1.31, -0.49, -0.38, -0.25, -0.13, 0.03, 0.34, 0.77),
+        (-2.51, -1.84, -1.12, -0.39, 0.01, 0.06, 0.19, 0.48, 0.84, 1.09, 1.76),
+        (-1.97, -1.38, -0.73, -0.14, 0.25, 0.38, 0.68, 0.91, 1.37, 1.74, 5.17),
+        (-1.22, -1.05, -0.29, 0.25, 0.84, 0.98, 1.38, 1.91, 2.55, 5.07, 5.64),
     ]
 )
 
@@ -63,8 +63,7 @@ def _quantiles(measured: Floats, level: float, horizon: int, growth: Floats) -> 
     above = measured - lowest[:, None]
     whole = quantiles(above, (level,))[0]
     floor = _floor(above, level)
-    spans = (2 * WEEK, 4 * WEEK) if level < 1 else (4 * WEEK,)
-    logs = [np.log(_recent(above, hours, level, whole) + floor) for hours in spans]
+    logs = [np.log(_recent(above, hours, level, whole) + floor) for hours in (2 * WEEK, 4 * WEEK)]
     middle = np.mean([*logs, np.log(whole + floor)], axis=0)
     table = _PEAK_STEPS if level < 1 else _MAXIMUM_STEPS
     place = np.log(np.clip(horizon, _HORIZONS[0], _HORIZONS[-1]))
