@@ -7,7 +7,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fastvlm_ops.cli.places import Places
-from fastvlm_ops.core.config import CAPACITY_FILE, COMPONENTS_FILE, Capacity, DefinitionError, Problem
+from fastvlm_ops.core.config import (
+    CAPACITY_FILE,
+    COMPONENTS_FILE,
+    COREML_FILE,
+    Capacity,
+    CoreMLDefinitions,
+    DefinitionError,
+    Problem,
+)
 from fastvlm_ops.core.config.components import Components
 from fastvlm_ops.core.config.prometheus import PrometheusConfig
 from fastvlm_ops.core.config.reading import DefinitionFile, read_definition_file
@@ -19,6 +27,7 @@ REQUIRED = (COMPONENTS_FILE,)
 MODELS: dict[str, type[DefinitionFile]] = {
     COMPONENTS_FILE: Components,
     CAPACITY_FILE: Capacity,
+    COREML_FILE: CoreMLDefinitions,
     "observability/prometheus/*.rules.yaml": Rules,
     "observability/prometheus/prometheus.yml": PrometheusConfig,
 }

@@ -38,6 +38,7 @@ def test_the_shipped_files_are_right(capsys: pytest.CaptureFixture[str]) -> None
         ("components.yaml", "version: 1\ncomponents: [", "not valid YAML"),
         ("componets.yaml", "version: 1\n", "is not known, and nothing reads it; known: components.yaml"),
         ("capacity.yaml", "version: 1\n", "resources: is missing"),
+        ("coreml.yaml", "version: 1\n", "models: is missing"),
         ("schemas/other.schema.json", "{}", "is no schema of this version"),
         ("schemas/components.schema.json", "{}", "is not this version's schema; run fastvlm-ops init"),
         ("observability/prometheus/new.rules.yaml", "groups: []\n", "groups"),
@@ -72,7 +73,7 @@ def test_all_that_is_wrong_is_told_at_once(include: Path) -> None:
     assert messages(include) == [
         "components.yaml: does not exist",
         "unknown.txt: is not known, and nothing reads it; known: components.yaml, capacity.yaml,"
-        " observability/prometheus/*.rules.yaml, observability/prometheus/prometheus.yml",
+        " coreml.yaml, observability/prometheus/*.rules.yaml, observability/prometheus/prometheus.yml",
     ]
 
 

@@ -5,11 +5,14 @@ are forecast by themselves, on a scale of ratios. Their middle is what they were
 weeks and in all of history. How far they may be from it is measured in the series' own unsteadiness: the
 usual step from one week's figure to the next week's. How many such steps, is the table below. It was made of
 the 26 series that docs/benchmarks.md names, each counting alike, at origins two days apart; with each series
-left out in turn, a chance of 5 % fell short in 5 %, and one of 10 % in 10 to 11 %. The p95 of thirty days was
-then moved up by a tenth above its middle, as few of these origins are apart by that long.
+left out in turn, a chance of 5 % fell short in 5 to 6 %, and one of 10 % in 10 to 11 %. Those of the p95 were
+then moved up by as much as a tenth, since few of these origins are a whole horizon apart.
+`python -m benchmarks.capacity_steps` works them out again.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +25,7 @@ _LEAST_STEP = 0.1
 _UNKNOWN_STEP = 0.3  # of a history that is too short to know
 _COVERED = 0.5  # of a week or day, so that its figure counts
 
-_HORIZONS = (24, 168, 336, 720)
+HORIZONS = (24, 168, 336, 720)
 # Quantiles at LEVELS of the figure that came, in steps from the middle; one row a horizon.
 _PEAK_STEPS = np.array(
     [
@@ -34,10 +37,10 @@ _PEAK_STEPS = np.array(
 )
 _MAXIMUM_STEPS = np.array(
     [
-        (-5.70, -4.21, -2.63, -1.58, -0.56, -0.45, -0.27, -0.14, -0.02, 0.15, 0.66),
-        (-3.13, -2.14, -1.32, -0.53, -0.04, 0.03, 0.14, 0.39, 0.81, 1.11, 2.41),
-        (-2.28, -1.62, -0.86, -0.19, 0.19, 0.33, 0.54, 0.83, 1.20, 1.85, 5.34),
-        (-1.65, -1.37, -0.44, 0.12, 0.67, 0.82, 1.05, 1.80, 2.45, 5.03, 5.61),
+        (-6.17, -3.57, -2.47, -1.31, -0.49, -0.38, -0.25, -0.13, 0.03, 0.34, 0.77),
+        (-2.51, -1.84, -1.12, -0.39, 0.01, 0.06, 0.19, 0.48, 0.84, 1.09, 1.76),
+        (-1.97, -1.38, -0.73, -0.14, 0.25, 0.38, 0.68, 0.91, 1.37, 1.74, 5.17),
+        (-1.22, -1.05, -0.29, 0.25, 0.84, 0.98, 1.38, 1.91, 2.55, 5.07, 5.64),
     ]
 )
 
@@ -58,20 +61,44 @@ def maximum_quantiles(measured: Floats, horizon: int, growth: Floats) -> Floats:
     return _quantiles(measured, 1.0, horizon, growth)
 
 
-def _quantiles(measured: Floats, level: float, horizon: int, growth: Floats) -> Floats:
+@dataclass(frozen=True)
+class Usual:
+    """What a figure usually is, and how unsteady it is; one of each a series, logarithms but for the last.
+
+    :param middle: of what it was in the last two weeks, in the last four, and in all of history
+    :param step: that it is measured in how far it will be from there
+    :param floor: added before the logarithm is taken
+    :param lowest: taken away before
+    """
+
+    middle: Floats
+    step: Floats
+    floor: Floats
+    lowest: Floats
+
+
+def usual(measured: Floats, level: float) -> Usual:
+    """Return what is usual of a figure.
+
+    :param measured: series x hours; NaN where there is no data
+    :param level: of the figure: 0.95 for the p95, 1 for the maximum
+    """
     lowest = np.minimum(np.nanmin(measured, axis=1), 0.0)  # ratios are of what lies above it
     above = measured - lowest[:, None]
     whole = quantiles(above, (level,))[0]
     floor = _floor(above, level)
-    spans = (2 * WEEK, 4 * WEEK) if level < 1 else (4 * WEEK,)
-    logs = [np.log(_recent(above, hours, level, whole) + floor) for hours in spans]
+    logs = [np.log(_recent(above, hours, level, whole) + floor) for hours in (2 * WEEK, 4 * WEEK)]
     middle = np.mean([*logs, np.log(whole + floor)], axis=0)
+    return Usual(middle, _LEAST_STEP + _usual_step(above, level, floor), floor, lowest)
+
+
+def _quantiles(measured: Floats, level: float, horizon: int, growth: Floats) -> Floats:
+    known = usual(measured, level)
     table = _PEAK_STEPS if level < 1 else _MAXIMUM_STEPS
-    place = np.log(np.clip(horizon, _HORIZONS[0], _HORIZONS[-1]))
-    steps = np.array([np.interp(place, np.log(_HORIZONS), column) for column in table.T])
-    size = _LEAST_STEP + _usual_step(above, level, floor)
-    found = np.exp(middle + steps[:, None] * size) - floor
-    return np.asarray(np.maximum(found, 0.0) + np.maximum(growth, 0.0) + lowest)
+    place = np.log(np.clip(horizon, HORIZONS[0], HORIZONS[-1]))
+    steps = np.array([np.interp(place, np.log(HORIZONS), column) for column in table.T])
+    found = np.exp(known.middle + steps[:, None] * known.step) - known.floor
+    return np.asarray(np.maximum(found, 0.0) + np.maximum(growth, 0.0) + known.lowest)
 
 
 def _recent(values: Floats, hours: int, level: float, whole: Floats) -> Floats:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from fastvlm_ops.core.capacity.required import Required
-from fastvlm_ops.core.capacity.rules import Action, Recommendation, ScalingRules, ServiceState
+from fastvlm_ops.core.capacity.rules import Action, Recommendation, ScalingRules, ServiceState, Thresholds
 from fastvlm_ops.core.config.capacity import RESOURCES, Resource
 
 __all__ = ["Recommendation", "ScalingRules", "ServiceState", "recommend"]
@@ -31,14 +31,15 @@ _TOGETHER = timedelta(days=2)
 class _Load:
     """A resource's use, in percent of what there is.
 
-    :param hot: what adding replicas is judged by: usage now, and the forecast's peak
-    :param worst: what their number is worked out from: also what is exceeded with the chance that was set
-    :param forecast: whether there is one: without it, ``worst`` is no more than usage now
+    :param expected: usage now, or the forecast's peak where that is more: what the thresholds are about
+    :param worst: what is exceeded with the chance that was set: it has to fit into what there is. Of a short
+        history it says little but that little is known, and counts no more than what is to be expected
+    :param forecast: whether there is one: without it, both are no more than usage now
     """
 
     resource: Resource
     now: float
-    hot: float
+    expected: float
     worst: float
     forecast: bool
 
@@ -46,9 +47,13 @@ class _Load:
     def name(self) -> str:
         return _NAMES[self.resource]
 
-    def said(self, value: float) -> str:
+    def said(self) -> str:
         """As in ``CPU at 75 % now, 92 % to be expected``."""
-        return f"{self.name} at {self.now:.0f} % now, {value:.0f} % to be expected"
+        return f"{self.name} at {self.now:.0f} % now, {self.expected:.0f} % to be expected"
+
+    def replicas(self, now: int, limit: Thresholds, share: float) -> float:
+        """How many keep what is expected at a share of its threshold, and the worst within what there is."""
+        return now * max(self.expected / (limit.up * share), self.worst / 100)
 
 
 def recommend(
@@ -77,10 +82,10 @@ def recommend(
     if now < rules.minimum:
         reason = f"{now} of at least {rules.minimum} replicas run"
         return _said(state, "scale_up", rules.minimum, reason, needed=rules.minimum)
-    up = [load for load in loads if load.hot > rules.thresholds[load.resource].up]
+    up = [load for load in loads if load.expected > rules.thresholds[load.resource].up]
     if up:
         return _scale_up(state, now, up, earlier, rules)
-    low = [load for load in loads if load.worst < rules.thresholds[load.resource].down]
+    low = [load for load in loads if load.expected < rules.thresholds[load.resource].down]
     if len(low) == len(loads):
         return _scale_down(state, now, loads, earlier, rules)
     return _stay(state, now, loads, rules)
@@ -97,9 +102,10 @@ def _loads(state: ServiceState, needs: Mapping[Resource, Required]) -> list[_Loa
         if full is None or not full > 0:
             continue
         now = need.current_usage / full * 100
-        hot = max(now, (need.forecasted_peak or 0.0) / full * 100)
-        worst = max(hot, (need.required_risk or 0.0) / full * 100)
-        loads.append(_Load(resource, now, hot, worst, forecast=need.required_risk is not None))
+        expected = max(now, (need.forecasted_peak or 0.0) / full * 100)
+        known = state.statuses.get(resource) == "ok"
+        worst = max(expected, (need.required_risk or 0.0) / full * 100) if known else expected
+        loads.append(_Load(resource, now, expected, worst, forecast=need.required_risk is not None))
     return loads
 
 
@@ -119,12 +125,9 @@ def _blind(state: ServiceState, loads: Sequence[_Load]) -> Recommendation | None
 
 
 def _needed(now: int, loads: Sequence[_Load], rules: ScalingRules, share: float) -> tuple[int, _Load]:
-    """How many replicas keep every load at a share of its threshold, and the load that decides."""
+    """How many replicas all loads need, see :meth:`_Load.replicas`, and the load that decides."""
     needed = [
-        (
-            math.ceil(round(now * load.worst / (rules.thresholds[load.resource].up * share), 9)),
-            load,
-        )
+        (math.ceil(round(load.replicas(now, rules.thresholds[load.resource], share), 9)), load)
         for load in loads
     ]
     count, deciding = max(needed, key=lambda pair: pair[0])
@@ -141,8 +144,12 @@ def _scale_up(
     needed, deciding = _needed(now, hot, rules, rules.target_share)
     needed = max(needed, now + 1)
     wanted = max(min(needed, now * rules.largest_step, rules.maximum), now)
-    reasons = [f"{load.said(load.worst)}, above {rules.thresholds[load.resource].up:g} %" for load in hot]
+    reasons = [f"{load.said()}, above {rules.thresholds[load.resource].up:g} %" for load in hot]
     reasons.append(f"{needed} replicas are needed")
+    if deciding.worst / 100 > deciding.expected / (
+        rules.thresholds[deciding.resource].up * rules.target_share
+    ):
+        reasons[-1] += f", to have room for {deciding.worst:.0f} % in the worst case"
     capped = needed > rules.maximum
     if capped:
         reasons.append(f"{rules.maximum} is the most that capacity.yaml allows: raise replicas.maximum")
@@ -170,8 +177,8 @@ def _scale_down(
     """
     needed, deciding = _needed(now, loads, rules, rules.settled_share)
     wanted = max(needed, math.ceil(now / rules.largest_step), rules.minimum)
-    low = ", ".join(f"{load.name} {load.worst:.0f} %" for load in loads)
-    reasons = [f"at most {low} to be expected, all low"]
+    low = ", ".join(f"{load.name} {load.expected:.0f} %" for load in loads)
+    reasons = [f"{low} to be expected, all low"]
     if wanted >= now:
         right = f"{now} replicas are needed, or {deciding.name} would at once be high"
         least = f"{now} is the least that capacity.yaml allows"
@@ -180,7 +187,7 @@ def _scale_down(
     agreeing = _agreeing(state, now, earlier)
     # What the most careful of the runs that agree would have done.
     wanted = max(wanted, *(one.replicas_wanted or 0 for one in agreeing[: rules.agreeing_runs - 1]), 0)
-    after = ", ".join(f"{load.name} {load.worst * now / wanted:.0f} %" for load in loads)
+    after = ", ".join(f"{load.name} {load.expected * now / wanted:.0f} %" for load in loads)
     reasons.append(f"with {wanted} replicas it would be {after}")
     against = _thin(state, loads, rules) or _too_soon(state, wanted, earlier, len(agreeing), rules)
     if against:
@@ -264,12 +271,12 @@ def _last_change(state: ServiceState, earlier: Sequence[Recommendation]) -> date
 
 def _stay(state: ServiceState, now: int, loads: Sequence[_Load], rules: ScalingRules) -> Recommendation:
     needed, deciding = _needed(now, loads, rules, rules.target_share)
-    busy = max(loads, key=lambda load: load.worst / rules.thresholds[load.resource].up)
+    busy = max(loads, key=lambda load: load.expected / rules.thresholds[load.resource].up)
     limit = rules.thresholds[busy.resource]
-    reason = f"{busy.said(busy.worst)}: {now} replicas are right (more above {limit.up:g} %)"
-    if busy.worst > limit.up:
-        reason = f"{busy.said(busy.worst)}, in the worst case: watched, since the forecast itself stays below"
-        reason += f" {limit.up:g} %"
+    reason = f"{busy.said()}: {now} replicas are right (more above {limit.up:g} %)"
+    over = [f"{load.name} {load.worst:.0f} %" for load in loads if load.worst > 100]
+    if over:
+        reason += f"; watched, since the worst case is more than there is: {', '.join(over)}"
     return _said(state, "none", now, reason, needed=needed, load=deciding)
 
 

@@ -14,28 +14,46 @@ from fastvlm_ops.core.config.components import (
     load_components,
     load_watched_components,
 )
+from fastvlm_ops.core.config.coreml import (
+    COREML_FILE,
+    CompareRules,
+    ConditionRules,
+    CoreMLDefinitions,
+    DeviceDefinition,
+    ModelDefinition,
+    SessionRules,
+    load_coreml,
+)
 from fastvlm_ops.core.config.errors import ConfigError, DefinitionError, Problem
 from fastvlm_ops.core.config.hashing import include_hash
 
 __all__ = [
     "CAPACITY_FILE",
     "COMPONENTS_FILE",
+    "COREML_FILE",
     "RESOURCES",
     "AirflowDatabaseComponent",
     "AirflowObjectsComponent",
     "AnyComponent",
     "Capacity",
+    "CompareRules",
     "Component",
     "Components",
+    "ConditionRules",
     "ConfigError",
+    "CoreMLDefinitions",
     "DefinitionError",
+    "DeviceDefinition",
     "FilesComponent",
+    "ModelDefinition",
     "Problem",
     "Resource",
     "Retention",
     "SQLiteComponent",
+    "SessionRules",
     "include_hash",
     "load_capacity",
     "load_components",
+    "load_coreml",
     "load_watched_components",
 ]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fastvlm_ops.core.config.checking import CONNECTION_PATTERN, check_connection, check_path
 from fastvlm_ops.core.config.errors import DefinitionError, Problem
 from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_definition_file
 
 COMPONENTS_FILE = "components.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
-CONNECTION_PATTERN = r"^[A-Za-z0-9_.-]{1,200}$"
 
 
 def _check_name(name: str) -> str:
@@ -27,16 +27,6 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _check_path(path: str) -> str:
-    if not path.strip() or "\0" in path:
-        raise ValueError(f"{path!r} cannot be a path; expected a folder or file, absolute or below kit_dir")
-    if path.startswith("~"):
-        raise ValueError(f"{path!r}: '~' is not expanded, since workers run as other users; write it in full")
-    if not path.startswith("/") and ".." in PurePosixPath(path).parts:
-        raise ValueError(f"{path!r} leaves kit_dir; write the absolute path instead")
-    return path
-
-
 def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern, times in Counter(patterns).items():
         if not pattern.strip():
@@ -44,14 +34,6 @@ def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
         if times > 1:
             raise ValueError(f"the pattern {pattern!r} stands {times} times")
     return patterns
-
-
-def _check_connection(connection: str) -> str:
-    if not re.fullmatch(CONNECTION_PATTERN, connection):
-        raise ValueError(
-            f"{connection!r} cannot be the id of a connection; expected letters, digits, '_', '.' and '-'"
-        )
-    return connection
 
 
 class _ComponentBase(Definition):
@@ -79,7 +61,7 @@ class _ComponentBase(Definition):
 class _PathComponent(_ComponentBase):
     path: Annotated[
         str,
-        AfterValidator(_check_path),
+        AfterValidator(check_path),
         Field(
             description="where it is: an absolute path, or one below [fastvlm_ops] kit_dir",
             json_schema_extra={"minLength": 1},
@@ -118,7 +100,7 @@ class SQLiteComponent(_PathComponent):
 class _AirflowComponent(_ComponentBase):
     connection: Annotated[
         str,
-        AfterValidator(_check_connection),
+        AfterValidator(check_connection),
         Field(
             description="id of the connection to Airflow's own database, of type postgres or sqlite",
             json_schema_extra={"pattern": CONNECTION_PATTERN},

@@ -74,13 +74,30 @@ def test_what_is_to_be_expected_counts_like_what_is_used_now() -> None:
     hot = asked(needs() | {"cpu": need(30, 75)})
     assert (hot.action, hot.replicas_wanted, hot.trigger) == ("scale_up", 5, "cpu")
     assert "CPU at 30 % now, 75 % to be expected, above 70 %" in hot.reason
-    assert asked(needs(20, 20, 20) | {"cpu": need(10, 20, 35)}).action == "none"  # only the risk is not low
+
+
+def test_the_worst_case_has_to_fit_into_what_there_is_and_no_more() -> None:
+    """The threshold is the room for what is to be expected: the worst case needs none on top of it."""
+    assert asked(needs() | {"cpu": need(34, 72, 105)}, replicas=3).replicas_wanted == 4  # 72 % / 63 %
+    wide = asked(needs() | {"cpu": need(34, 72, 160)}, replicas=3)
+    assert wide.replicas_wanted == 5  # 160 %
+    assert "5 replicas are needed, to have room for 160 % in the worst case" in wide.reason
+    calm = needs(20, 20, 20)
+    assert asked(calm | {"cpu": need(10, 20, 50)}, replicas=4).replicas_wanted == 2
+    assert asked(calm | {"cpu": need(10, 20, 60)}, replicas=4).replicas_wanted == 3
+    assert asked(calm | {"cpu": need(10, 20, 99)}, replicas=4).action == "none"
+
+
+def test_the_worst_case_of_a_short_history_says_only_that_little_is_known() -> None:
+    short = asked(needs() | {"cpu": need(34, 72, 300)}, replicas=3, statuses=OK | {"cpu": "short"})
+    assert short.replicas_wanted == 4
 
 
 def test_a_risk_alone_adds_nothing_and_is_said() -> None:
-    watched = asked(needs() | {"cpu": need(40, 60, 90)})
+    assert "watched" not in asked(needs() | {"cpu": need(40, 60, 90)}).reason
+    watched = asked(needs() | {"cpu": need(40, 60, 110)})
     assert watched.action == "none"
-    assert "watched" in watched.reason
+    assert "watched, since the worst case is more than there is: CPU 110 %" in watched.reason
 
 
 def test_requests_are_judged_by_the_share_of_what_there_is() -> None:
@@ -168,8 +185,9 @@ def test_a_change_is_bounded_and_does_not_undo_itself(
         assert max(minimum, replicas / 2) <= found.replicas_wanted < replicas
         by = replicas / found.replicas_wanted
         for name, one in wants.items():
-            worst = max(one.current_usage, one.forecasted_peak, one.required_risk) * by  # type: ignore[type-var]
-            assert worst <= rules.thresholds[name].up * rules.settled_share + 1e-6
+            expected = max(one.current_usage, one.forecasted_peak) * by  # type: ignore[type-var]
+            assert expected <= rules.thresholds[name].up * rules.settled_share + 1e-6
+            assert max(expected, one.required_risk * by) <= 100 + 1e-6
         hotter = {name: replace(one, current_usage=one.current_usage * by) for name, one in wants.items()}
         assert asked(hotter, replicas=found.replicas_wanted, rules=rules).action in ("none", "scale_down")
     else:
