@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ class Feature:
     :param dtype: as the program declares it, in NumPy's words: ``float16``, ``int32``
     :param kind: its type in the ONNX model
     :param colour: of a picture: ``RGB``, ``BGR`` or ``GRAYSCALE``; None where it is none
+    :param usual_shape: the one that the package names where some dimensions are not fixed
     """
 
     name: str
@@ -33,6 +34,7 @@ class Feature:
     dtype: str
     kind: Kind
     colour: str | None = None
+    usual_shape: tuple[int, ...] = ()
 
     @property
     def written_tensor(self) -> str:
@@ -55,24 +57,28 @@ def features_of(program: LoadedProgram) -> Features:
 
     function = program.function
     states = [name for name, variable in function.inputs.items() if types.is_state(variable.sym_type)]
-    colours = _colours((*program.description.input, *program.description.output))
+    described = {one.name: one for one in (*program.description.input, *program.description.output)}
     inputs = tuple(
-        _feature("input", name, variable, colours)
+        _feature("input", name, variable, described)
         for name, variable in function.inputs.items()
         if name not in states
     )
-    outputs = tuple(_feature("output", one.name, one, colours) for one in function.outputs)
+    outputs = tuple(_feature("output", one.name, one, described) for one in function.outputs)
     return Features(inputs, outputs, tuple(_state(name, function.inputs[name]) for name in states))
 
 
-def _feature(prefix: str, name: str, variable: Any, colours: dict[str, str]) -> Feature:
+def _feature(prefix: str, name: str, variable: Any, described: Mapping[str, Any]) -> Feature:
+    shape = tuple(shape_of(variable))
+    said = described.get(name)
+    usual = tuple(int(size) for size in said.type.multiArrayType.shape) if said else ()
     return Feature(
         name,
         f"{prefix}:{name}",
-        tuple(shape_of(variable)),
+        shape,
         _dtype(variable.dtype),
         kind_of(variable),
-        colours.get(name),
+        _colour(said) if said else None,
+        usual if len(usual) == len(shape) else tuple(size or 1 for size in shape),
     )
 
 
@@ -90,16 +96,13 @@ def _dtype(primitive: Any) -> str:
     return str(np.dtype(types.nptype_from_builtin(primitive)).name)
 
 
-def _colours(features: Iterable[Any]) -> dict[str, str]:
-    """Name → layout of each picture."""
+def _colour(described: Any) -> str | None:
     from coremltools.proto import FeatureTypes_pb2
 
+    if described.type.WhichOneof("Type") != "imageType":
+        return None
     layouts = FeatureTypes_pb2.ImageFeatureType.ColorSpace
-    return {
-        one.name: layouts.Name(one.type.imageType.colorSpace).removesuffix("_FLOAT16")
-        for one in features
-        if one.type.WhichOneof("Type") == "imageType"
-    }
+    return str(layouts.Name(described.type.imageType.colorSpace)).removesuffix("_FLOAT16")
 
 
 def to_tensor(feature: Feature, value: NDArray[Any]) -> NDArray[Any]:
@@ -151,3 +154,14 @@ def zeros(feature: Feature) -> NDArray[Any]:
 
 
 _HELD: dict[Kind, type[np.generic]] = {Kind.FLOAT: np.float32, Kind.INT: np.int64, Kind.BOOL: np.bool_}
+
+
+def example(feature: Feature, chance: np.random.Generator) -> NDArray[Any]:
+    """An input that fits: noise between 0 and 1, of a picture between 0 and 255; zeros of what is no float.
+
+    :param chance: that the noise comes from
+    """
+    if feature.kind is not Kind.FLOAT:
+        return np.zeros(feature.usual_shape, _HELD[feature.kind])
+    largest = 255 if feature.colour else 1
+    return (chance.random(feature.usual_shape) * largest).astype(np.float32)

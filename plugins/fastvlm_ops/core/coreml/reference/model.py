@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.coreml.reference.features import Feature, from_tensor, to_tensor, zeros
-from fastvlm_ops.core.coreml.reference.translate import Precision, translate
+from fastvlm_ops.core.coreml.reference.translate import Precision, TranslatedOperation, translate
 
 Arrays = dict[str, NDArray[Any]]
 State = dict[str, NDArray[Any]]
@@ -46,6 +46,7 @@ class ReferenceModel:
         self.inputs: tuple[Feature, ...] = translation.inputs
         self.outputs: tuple[Feature, ...] = translation.outputs
         self.states: tuple[Feature, ...] = translation.states
+        self.operations: tuple[TranslatedOperation, ...] = translation.operations
 
     def make_state(self) -> State:
         """A state as it is before the first prediction: all zeros."""

@@ -78,6 +78,18 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True)
+class TranslatedOperation:
+    """An operation of the program.
+
+    :param name: its first output's
+    :param kind: as in ``ios17.conv``
+    """
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Translation:
     """An ONNX model in a folder.
 
@@ -85,14 +97,14 @@ class Translation:
     :param inputs: that it takes, in the program's order
     :param outputs: that it gives
     :param states: that it reads and writes
-    :param operations: how many operations were translated
+    :param operations: that were translated, in the program's order
     """
 
     file: Path
     inputs: tuple[Feature, ...]
     outputs: tuple[Feature, ...]
     states: tuple[Feature, ...]
-    operations: int
+    operations: tuple[TranslatedOperation, ...]
 
 
 def translate(
@@ -117,7 +129,7 @@ def translate(
         weights.close()
     file = folder / MODEL_FILE
     _write(graph, file)
-    return Translation(file, features.inputs, features.outputs, features.states, translator.operations)
+    return Translation(file, features.inputs, features.outputs, features.states, tuple(translator.operations))
 
 
 def _write(graph: GraphProto, file: Path) -> None:
@@ -133,7 +145,7 @@ class _Translator:
     """Adds a program's operations to a graph, one by one."""
 
     def __init__(self, graph: Graph, precision: Precision) -> None:
-        self.operations = 0
+        self.operations: list[TranslatedOperation] = []
         self._graph = graph
         self._rounds = precision is Precision.FP16_ROUNDED
         self._tensors: dict[Any, str] = {}
@@ -180,7 +192,8 @@ class _Translator:
         for operation in block.operations:
             if operation.op_type == "const" or operation.op_type in DECOMPRESSED:
                 continue  # they are added where they are used
-            self.operations += 1
+            kind = f"{operation.opset_version.name.lower()}.{operation.op_type}"
+            self.operations.append(TranslatedOperation(operation.outputs[0].name, kind))
             if any(output.val is None for output in operation.outputs):
                 self._add(operation)
         return [self._tensor(output) for output in block.outputs]
