@@ -20,7 +20,7 @@ from fastvlm_ops.core.coreml.spread import Floats, find_near
 
 # Each night makes about ten tests of two sides, which agree mostly: at this part of the rules' p value, fewer
 # than one false alarm is left in a thousand nights.
-_P_VALUE_PARTS = 0.01
+_P_VALUE_PARTS = 0.02
 _LONGEST_BEFORE = 40  # nights: older ones tell little of how the device is now
 _FEWEST_BEFORE = 6  # nights, where nothing is known yet of how much they vary
 _FEWEST_AFTER, _LONGEST_AFTER = 2, 12
