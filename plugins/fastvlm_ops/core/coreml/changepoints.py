@@ -2,7 +2,7 @@
 
 Nights are read in order, as they come: a change that was found stays found, whatever later nights bring, so a
 page and an alarm never disagree about the past. At each night the last few nights are held against those
-before them, back to the last change. One bad night is no change, and neither is one good night among bad ones.
+before them, back to the last change. One bad night is no change, nor is one good night among bad ones.
 
 The unit is the night. How much nights vary is estimated from them, robustly, and never taken to be less than
 what their sessions alone explain. A night's level is a trimmed mean without its throttled sessions.
@@ -37,10 +37,12 @@ class Night:
 
     :param values: one a session, above 0
     :param epoch: in which it ran; where it changes, a new history starts
+    :param run_key: of the run
     """
 
     values: tuple[float, ...]
     epoch: str = ""
+    run_key: str = ""
 
 
 @dataclass(frozen=True)
