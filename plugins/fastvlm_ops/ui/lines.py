@@ -208,8 +208,9 @@ def draw(
     :param scale: its lowest and highest value; None: from zero to just above the greatest
     :param width: of the drawing
     """
-    drawn = [one.days for one in (*areas, *curves, *clouds)] + [[one.day for one in (*spots, *events)]]
-    days = [_day(day) for some in drawn for day in some]
+    series = [*(one.days for one in areas), *(one.days for one in curves), *(one.days for one in clouds)]
+    single = [*(spot.day for spot in spots), *(event.day for event in events)]
+    days = [_day(day) for some in (*series, single) for day in some]
     first = min(days, default=datetime.now(UTC).date())
     last = max(days, default=first) + _DAY
     known = [limit for limit in limits if limit.value is not None and math.isfinite(limit.value)]

@@ -1,4 +1,4 @@
-"""What the list of Core ML benchmarks shows: rows of the operations database, and what coreml.yaml declares."""
+"""What the list of Core ML benchmarks shows: rows of the operations database, and of coreml.yaml."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def declared_subjects(definitions: CoreMLDefinitions) -> dict[Subject, str | Non
     }
 
 
-def read_overview(
-    store: Store, declared: Mapping[Subject, str | None] | None, run_key: str = ""
-) -> Overview:
+def read_overview(store: Store, declared: Mapping[Subject, str | None] | None, run_key: str = "") -> Overview:
     """Read where all subjects stand.
 
     :param store: the operations database
@@ -199,7 +197,6 @@ def newest_class(connection: Any, subject: Subject) -> str | None:
 def subject_of(row: Mapping[str, Any]) -> Subject:
     """Return what a row of any of the tables is about."""
     return Subject(*(str(row[name]) for name in KEYS))
-
 
 
 def about(table: Any, subject: Subject) -> list[Any]:

@@ -1,7 +1,8 @@
-"""How a subject came to where it stands: its runs over time, their sessions, baselines, epochs and versions."""
+"""How a subject came to where it stands: its runs, their sessions, baselines, epochs and versions."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_ops.core.coreml.epochs import Epoch, what_changed
 from fastvlm_ops.core.coreml.verdicts import Metric, Verdict
 from fastvlm_ops.ui.coreml.data import about, newest_class
-from fastvlm_ops.ui.coreml.standing import NOT_JUDGED, Judged, Standing, Subject, rank, worst_first
+from fastvlm_ops.ui.coreml.standing import (
+    NOT_JUDGED,
+    Judged,
+    Standing,
+    Subject,
+    cost_shares,
+    rank,
+    worst_first,
+)
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.config.coreml import CompareRules
@@ -124,7 +133,7 @@ class Detail:
         found = [night for night in self.nights if night.run["epoch"] and night.run["hardware_class"]]
         return [
             EpochStart(night.at, what_changed(_epoch(before.run), _epoch(night.run)) or "unknown")
-            for before, night in zip(found, found[1:], strict=False)
+            for before, night in itertools.pairwise(found)
             if before.run["epoch"] != night.run["epoch"]
         ]
 
@@ -313,11 +322,9 @@ def _epoch(run: Mapping[str, Any]) -> Epoch:
     return Epoch.of(known, run["toolchain"] or {}, run["compute_unit"])
 
 
-def _version(
-    key: tuple[str, str], nights: Sequence[Night], moved: Mapping[str, Sequence[Judged]]
-) -> Version:
+def _version(key: tuple[str, str], nights: Sequence[Night], moved: Mapping[str, Sequence[Judged]]) -> Version:
     latencies = [night.latency for night in nights if night.latency is not None]
-    placed = [night.run for night in nights if any(night.run[f"cost_share_{u}"] for u in ("ane", "gpu", "cpu"))]
+    placed = [night.run for night in nights if cost_shares(night.run)]
     said = [one for night in nights for one in moved.get(night.run["run_key"], ())]
     return Version(
         *key,

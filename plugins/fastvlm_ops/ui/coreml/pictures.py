@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -28,46 +29,33 @@ def latency_picture(detail: Detail) -> Picture:
     """
     nights = detail.nights
     days = [night.at for night in nights]
-    bands = [night.band or (None, None, None) for night in nights]
-    low, high, middle = zip(*bands, strict=True) if bands else ((), (), ())
-    accepted = next((value for value in reversed(middle) if value is not None), None)
+    bands = [night.band for night in nights if night.band is not None]
     dots = [(night.at, value) for night in nights for value in night.latencies]
     return draw(
         "latency",
         "Latency of a prediction",
         summary=_latency_summary(detail),
         write=write_ms,
-        areas=[
-            Area("accepted", "accepted baseline: 5 to 95 % of its sessions", at, lower, upper, _LONGEST)
-            for at, lower, upper in _by_epoch(nights, days, low, high)
-        ],
+        areas=_bands(nights),
         curves=[Curve("mean", "nightly median", days, [night.latency for night in nights], _LONGEST)],
         clouds=[Cloud("sessions", "a session", *zip(*dots, strict=True))] if dots else [],
         spots=[_spot(night, night.latency, write_ms(night.latency)) for night in nights],
-        limits=[Limit("accepted", "accepted", accepted)],
+        limits=[Limit("accepted", "accepted", bands[-1][2] if bands else None)],
         events=[*map(_epoch_event, detail.epochs), *map(_change_event, detail.changes)],
-        scale=_scale([night.latency for night in nights] + [*low, *high]),
+        scale=_scale([*(night.latency for night in nights), *(end for band in bands for end in band[:2])]),
     )
 
 
-def _by_epoch(
-    nights: Sequence[Night],
-    days: Sequence[datetime],
-    low: Sequence[float | None],
-    high: Sequence[float | None],
-) -> list[tuple[Sequence[datetime], Sequence[float | None], Sequence[float | None]]]:
-    """Bands by epoch: what was accepted in one is not joined with what was in another."""
-    parts: list[tuple[list[datetime], list[float | None], list[float | None]]] = []
-    epoch = None
-    for night, day, lower, upper in zip(nights, days, low, high, strict=True):
-        if lower is None:
-            continue
-        if night.run["epoch"] != epoch:
-            epoch = night.run["epoch"]
-            parts.append(([], [], []))
-        for values, value in zip(parts[-1], (day, lower, upper), strict=True):
-            values.append(value)  # type: ignore[arg-type]
-    return list(parts)
+def _bands(nights: Sequence[Night]) -> list[Area]:
+    """The baseline by epoch: what was accepted in one is not joined with what was in another."""
+    known = [night for night in nights if night.band is not None]
+    areas = []
+    for _, group in itertools.groupby(known, key=lambda night: night.run["epoch"]):
+        some = list(group)
+        low, high = ([night.band[end] for night in some if night.band] for end in (0, 1))
+        title = "accepted baseline: 5 to 95 % of its sessions"
+        areas.append(Area("accepted", title, [night.at for night in some], low, high, _LONGEST))
+    return areas
 
 
 def _spot(night: Night, value: float | None, shown: str) -> Spot:

@@ -100,14 +100,15 @@ def show_detail(
         return _no_database(request, error)
     if detail is None:
         raise HTTPException(404, f"No such run has measured {model} on {device} with {unit}.")
+    shown = detail.standing.run or {}
     return page(
         request,
         "coreml/detail.html",
         section=SECTION,
         detail=detail,
         found=detail.standing,
-        run=detail.standing.run,
-        is_newest=detail.standing.run["run_key"] == detail.runs[0][0],
+        run=shown,
+        is_newest=shown["run_key"] == detail.runs[0][0],
         days=days,
         windows=sorted({*history.WINDOWS, days}),
         latency=pictures.latency_picture(detail),
