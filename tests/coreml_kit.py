@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +12,6 @@ import pytest
 from fastvlm_ops.local.coreml_models import Name, Variant, build_model
 
 Build = Callable[[Name, Variant], Path]
-MIL_FLOAT32 = 11
 
 
 @pytest.fixture(scope="session")
@@ -47,39 +44,6 @@ def text_package(coreml_package: Build) -> Path:
 def own_package(text_package: Path, tmp_path: Path) -> Path:
     """A copy of a good version that a test may damage."""
     return Path(shutil.copytree(text_package, tmp_path / "TextDecoder-v1.mlpackage"))
-
-
-def edit_specification(package: Path, edit: Callable[[Any], object]) -> None:
-    """Change a package's specification, as whoever writes packages could."""
-    from coremltools.proto import Model_pb2
-
-    file = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
-    model = Model_pb2.Model.FromString(file.read_bytes())
-    edit(model)
-    file.write_bytes(model.SerializeToString())
-
-
-def grow_weights(package: Path, size: int) -> None:
-    """Give a package a weight more, of so many bytes, in a file that has a hole there and takes no space."""
-    weights = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
-    offset = weights.stat().st_size
-    os.truncate(weights, offset + 64 + size)
-
-    def add(model: Any) -> None:
-        function = model.mlProgram.functions["main"]
-        block = function.block_specializations[function.opset]
-        value = copy.deepcopy(next(one for one in block.operations if one.type == "const"))
-        value.outputs[0].name = "huge"
-        value.attributes["val"].Clear()
-        for tensor in (value.outputs[0].type.tensorType, value.attributes["val"].type.tensorType):
-            tensor.Clear()
-            tensor.dataType, tensor.rank = MIL_FLOAT32, 1
-            tensor.dimensions.add().constant.size = size // 4
-        blob = value.attributes["val"].blobFileValue
-        blob.fileName, blob.offset = "@model_path/weights/weight.bin", offset
-        block.operations.insert(0, value)
-
-    edit_specification(package, add)
 
 
 def build_program(folder: Path, inputs: Sequence[Any], body: Callable[..., Any]) -> Path:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.coreml_inspection import SIZE_BYTES, edit_specification, grow_weights
 from fastvlm_ops.core.coreml.errors import PackageRefusedError
 from fastvlm_ops.core.coreml.inspecting import Feature, Inspection, inspect_package
-from tests.coreml_kit import Build, build_program, edit_specification, grow_weights
+from tests.coreml_kit import Build, build_program
 
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
@@ -99,13 +100,11 @@ class TestTelling:
 
 
 class TestUnread:
-    SIZE = 500 * 2**20
-
     @pytest.fixture
     def huge(self, own_package: Path) -> Path:
         """A package of 500 MiB: all weights, and one more that fills a sparse file."""
-        grow_weights(own_package, self.SIZE)
-        assert (own_package / WEIGHTS).stat().st_size > self.SIZE
+        grow_weights(own_package, SIZE_BYTES)
+        assert (own_package / WEIGHTS).stat().st_size > SIZE_BYTES
         return own_package
 
     def test_weights_are_counted_and_not_opened(self, huge: Path) -> None:
@@ -118,9 +117,9 @@ class TestUnread:
             timeout=300,
         )
         found, opened, mapped = json.loads(done.stdout)
-        assert found["weight_bytes"]["float32"] >= self.SIZE
-        assert found["parameters"] >= self.SIZE // 4
-        assert found["size_bytes"] > self.SIZE
+        assert found["weight_bytes"]["float32"] >= SIZE_BYTES
+        assert found["parameters"] >= SIZE_BYTES // 4
+        assert found["size_bytes"] > SIZE_BYTES
         assert str(huge / MODEL) in opened
         assert not [name for name in (*opened, *mapped) if "weight.bin" in name]
 
