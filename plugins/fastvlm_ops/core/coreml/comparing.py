@@ -21,7 +21,14 @@ import numpy as np
 
 from fastvlm_ops.core.config.coreml import CompareRules
 from fastvlm_ops.core.coreml.ranks import Shift, shift
-from fastvlm_ops.core.coreml.spread import Bools, Floats, find_near, too_many_far, variation_of_runs
+from fastvlm_ops.core.coreml.spread import (
+    Bools,
+    Floats,
+    find_near,
+    has_two_speeds,
+    too_many_far,
+    variation_of_runs,
+)
 from fastvlm_ops.core.coreml.verdicts import Verdict
 
 FEWEST_SESSIONS = 5  # of a group: 5 against 5 is the least that can reach p < 0.01 by ranks
@@ -97,7 +104,9 @@ def compare_metric(
     kept = (before[near[0]], after[near[1]])
     found = shift(*kept, rules.p_value)
     said = _describe(found, kept, near)
-    if too_many_far(near, rules.unstable_share):
+    slower = 0 if found.estimate < 0 else 1
+    two_speeds = has_two_speeds((before, after)[slower], near[slower], rules.unstable_share)
+    if two_speeds or too_many_far(near, rules.unstable_share):
         return replace(said, verdict=Verdict.UNSTABLE, reason=_far_in_words(near))
     needed = float(np.log1p(effect))
     varies = variation_of_runs(_by_run(before, near[0], runs), rules.p_value)

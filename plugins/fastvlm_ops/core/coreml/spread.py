@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_MAD_OF_NORMAL = 0.6745
-# The first cut is narrow, for a scale that the far sessions have not widened; the last one is wide, so that
-# of ordinary sessions hardly any is left out.
-_CUTS = (2.5, 4.0, 4.0)
+# Cuts, each with the share of the distances whose largest tells the scale, and what it is of normal ones. The
+# first goes by the nearest third, which even many far sessions hardly widen, and is narrow; the last ones are
+# wide, so that of ordinary sessions hardly any is left out.
+_CUTS = ((2.0, 1 / 3, 0.4307), (4.0, 0.5, 0.6745), (4.0, 0.5, 0.6745))
+
+# What a share may exceed the limit by before it counts, in standard errors.
+_ERRORS = 0.7
 
 _FEWEST_RUNS, _FEWEST_OF_A_RUN = 3, 3
 
@@ -34,9 +37,9 @@ def find_near(groups: Sequence[Floats], smallest: float) -> tuple[Bools, ...]:
     """
     deviations = [group - _centre(group) for group in groups]
     near = tuple(np.ones(len(group), dtype=bool) for group in groups)
-    for cut in _CUTS:
+    for cut, part, of_normal in _CUTS:
         together = np.concatenate([one[keep] for one, keep in zip(deviations, near, strict=True)])
-        limit = max(smallest, cut * float(np.median(np.abs(together))) / _MAD_OF_NORMAL)
+        limit = max(smallest, cut * float(np.quantile(np.abs(together), part)) / of_normal)
         near = tuple(np.abs(one) <= limit for one in deviations)
     return near
 
@@ -47,7 +50,7 @@ def _centre(group: Floats) -> float:
     half = len(ordered) // 2 + 1
     lengths = ordered[half - 1 :] - ordered[: len(ordered) - half + 1]
     start = int(np.argmin(lengths))
-    return float(np.median(ordered[start : start + half]))
+    return float(ordered[start + (half - 1) // 2])
 
 
 def too_many_far(near: Sequence[Bools], share: float) -> bool:
@@ -59,7 +62,23 @@ def too_many_far(near: Sequence[Bools], share: float) -> bool:
     :param share: the limit
     """
     found, error = _far_share(np.concatenate(near))
-    return found + error >= share or any(found - error > share for found, error in map(_far_share, near))
+    return found + _ERRORS * error >= share or any(
+        found - _ERRORS * error > share for found, error in map(_far_share, near)
+    )
+
+
+def has_two_speeds(slower: Floats, near: Bools, share: float) -> bool:
+    """Return whether a group that looks slower has many sessions that are not.
+
+    Where the most sessions of a group are throttled, the few fast ones are the far ones, and what looks like
+    the group's speed is the throttled one.
+
+    :param slower: logarithms of the group that looks slower
+    :param near: of :func:`find_near`
+    :param share: limit for throttled sessions; half of it is enough of fast ones
+    """
+    fast = slower < slower[near].min()
+    return float(fast.mean()) > share / 2
 
 
 def _far_share(near: Bools) -> tuple[float, float]:
