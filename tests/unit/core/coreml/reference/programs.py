@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,10 +88,7 @@ def build(
     ]
     specs += [Builder.StateTensorSpec(shape, dtype=types.fp16) for shape in (states or {}).values()]
     names = [*inputs, *(states or {})]
-    # The builder names inputs as the function's arguments.
-    function = eval(
-        f"lambda {', '.join(names)}: body(Builder, {', '.join(names)})", {"body": body, "Builder": Builder}
-    )
+    function = _Function(names, partial(body, Builder))
     version = getattr(coremltools.target, target)
     program = Builder.program(input_specs=specs, opset_version=version)(function)
     model = coremltools.convert(
@@ -103,6 +102,18 @@ def build(
     package = folder / f"{name}.mlpackage"
     model.save(str(package))
     return package
+
+
+class _Function:
+    """A function whose arguments have given names: the builder reads them, and names inputs so."""
+
+    def __init__(self, names: Sequence[str], body: Callable[..., Any]) -> None:
+        self.__name__ = "body"
+        self.__code__ = SimpleNamespace(co_argcount=len(names), co_varnames=tuple(names))
+        self._body = body
+
+    def __call__(self, *values: Any) -> Any:
+        return self._body(*values)
 
 
 def predict(
