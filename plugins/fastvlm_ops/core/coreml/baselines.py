@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from fastvlm_ops.core.store.tables.coreml import baselines, runs, sessions
 from fastvlm_ops.core.store.upsert import upsert
 
 if TYPE_CHECKING:
+    from fastvlm_ops.core.config.coreml import CompareRules
+    from fastvlm_ops.core.coreml.records import RunRecord
     from fastvlm_ops.core.store import Store
     from fastvlm_ops.core.store.artefacts import ArtefactStore
 
@@ -76,6 +78,7 @@ def load_baseline(
     sessions: int,
     before: datetime,
     without: str,
+    golden_id: str | None = None,
 ) -> BaselineRecord | None:
     """Return the last accepted runs of an epoch; of another where it has none; None where nothing was.
 
@@ -86,6 +89,8 @@ def load_baseline(
     :param sessions: so many good ones at least, where there are so many
     :param before: only what was measured before this moment
     :param without: run key of the run that is to be compared: a run is not compared with itself
+    :param golden_id: of the outputs that its own were compared with: how far runs were from others is left
+        out, since it cannot be compared
     """
     with store.read() as connection:
         rows = [dict(row) for row in connection.execute(_accepted(subject, before, without)).mappings()]
@@ -94,9 +99,37 @@ def load_baseline(
         return None
     newest = chosen[0]
     return BaselineRecord(
-        runs=tuple(load_run(store, artefacts, row) for row in reversed(chosen)),
+        runs=tuple(
+            replace(
+                load_run(store, artefacts, row), **({} if row["golden_id"] == golden_id else {"parity": None})
+            )
+            for row in reversed(chosen)
+        ),
         accepted_at=newest["accepted_at"].isoformat(),
         accepted_by=newest["accepted_by"],
+    )
+
+
+def load_baseline_of(
+    store: Store, artefacts: ArtefactStore, record: RunRecord, rules: CompareRules, *, golden_id: str
+) -> BaselineRecord | None:
+    """Return what a run is compared with: what was accepted before it began.
+
+    :param store: the operations database
+    :param artefacts: where the samples are
+    :param record: the run
+    :param rules: what counts as worse
+    :param golden_id: of the outputs that its own were compared with; empty for none
+    """
+    return load_baseline(
+        store,
+        artefacts,
+        Subject(record.device_name, record.model, record.compute_unit),
+        epoch=record.epoch,
+        sessions=rules.baseline_sessions,
+        before=datetime.fromisoformat(record.started_at),
+        without=record.run_key,
+        golden_id=golden_id or None,
     )
 
 
