@@ -165,4 +165,4 @@ def test_nothing_at_all_is_a_picture_too() -> None:
 
 def test_the_legend_names_what_is_drawn() -> None:
     drawn = picture([1], 2.0, None)
-    assert drawn.legend == [("mean", "mean"), ("risk", "limit 0")]
+    assert drawn.legend == [("line", "mean", "mean"), ("rule", "risk", "limit 0")]

@@ -6,6 +6,7 @@ Rows are sorted, the compression and its level are fixed, and nothing of when th
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +139,10 @@ def decode(kind: str, data: bytes, where: Mapping[str, str] | None = None) -> pa
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    filters = [(name, "=", value) for name, value in (where or {}).items()] or None
     try:
-        table = parquet.read_table(pa.BufferReader(data), filters=filters, partitioning=None)
+        table = parquet.ParquetFile(pa.BufferReader(data)).read()
+        for name, value in (where or {}).items():
+            table = _only(table, name, value)
         return table.select(schema(kind).names).cast(schema(kind)).replace_schema_metadata(None)
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"these {len(data)} bytes are no Parquet table of kind {kind}: {error}") from error
@@ -160,6 +162,20 @@ def notes_of(data: bytes) -> dict[str, str]:
     except pa.ArrowException as error:
         raise ValueError(f"these {len(data)} bytes are no Parquet: {error}") from error
     return {key.decode(): value.decode() for key, value in found.items()}
+
+
+def _only(table: pa.Table, name: str, value: str) -> pa.Table:
+    """The rows in which a column has a value.
+
+    Parquet's own filters, and whatever makes a scalar of a string, import pandas: a second and more for a
+    page that shows one series. From its bytes a string becomes one without.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = value.encode()
+    buffers = pa.py_buffer(struct.pack("=ii", 0, len(text))), pa.py_buffer(text)
+    return table.filter(pc.equal(table[name], pa.StringArray.from_buffers(1, *buffers)[0]))
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:

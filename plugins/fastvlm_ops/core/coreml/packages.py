@@ -1,8 +1,7 @@
 """Core ML packages on disk: finding them, what they consist of, and whether that can be trusted.
 
 A package is a folder that anybody may have written. Its manifest names files, and coremltools follows it
-wherever it leads: out of the package, by absolute paths, through links. Here everything has to be a regular file
-inside.
+wherever it leads: out of the package, by absolute paths, through links. Here it leads to its own files.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +63,28 @@ def test_only_the_rows_that_are_asked_for() -> None:
     found = decode("history", data, {"service": "b", "metric": "cpu"})
     assert set(found["service"].to_pylist()) == {"b"}
     assert len(found) == len(HOURS)
+
+
+@pytest.mark.parametrize("service", ["", 'we"ird\\ größe 模型', "b\0c"])
+def test_any_name_can_be_asked_for(service: str) -> None:
+    data = encode("history", history("a", service))
+    found = decode("history", data, {"service": service})
+    assert set(found["service"].to_pylist()) == {service}
+    assert len(found) == 2 * len(HOURS)
+    assert len(decode("history", data, {"service": service + "x"})) == 0
+
+
+def test_a_page_that_shows_one_series_does_not_wait_for_pandas(tmp_path: Path) -> None:
+    file = tmp_path / "history.parquet"
+    file.write_bytes(encode("history", history("a", "b")))
+    code = (
+        "import sys; from pathlib import Path; from fastvlm_ops.core.capacity.partitions import decode;"
+        f"found = decode('history', Path({str(file)!r}).read_bytes(), {{'service': 'b', 'metric': 'cpu'}});"
+        "found['average'].to_pylist(), found['hour'].cast('date32').to_pylist();"
+        "print(len(found), 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(len(HOURS)), "False"]
 
 
 def test_what_is_no_parquet_is_refused() -> None:
