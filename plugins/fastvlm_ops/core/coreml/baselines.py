@@ -39,11 +39,6 @@ class Subject:
     model: str
     compute_unit: str
 
-    @classmethod
-    def of(cls, run: RunId) -> Subject:
-        """Return that of a run."""
-        return cls(run.device, run.model, run.compute_unit)
-
 
 @dataclass(frozen=True)
 class HistoryPoint:
@@ -67,6 +62,14 @@ class HistoryPoint:
     hardware_class: str
     accepted_by: str | None
     latency_p50_ms: tuple[float, ...]
+
+
+def subject_of(record: RunRecord) -> Subject:
+    """Return what a run is followed by.
+
+    :param record: the run
+    """
+    return Subject(record.device_name, record.model, record.compute_unit)
 
 
 def load_baseline(
@@ -124,7 +127,7 @@ def load_baseline_of(
     return load_baseline(
         store,
         artefacts,
-        Subject(record.device_name, record.model, record.compute_unit),
+        subject_of(record),
         epoch=record.epoch,
         sessions=rules.baseline_sessions,
         before=datetime.fromisoformat(record.started_at),

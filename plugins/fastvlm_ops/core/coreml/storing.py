@@ -366,4 +366,6 @@ def _quantile(samples: Sequence[float], share: float) -> float:
 
 def _finite(value: Any) -> Any:
     """NULL in place of what is no number: SQLite would store it so, and PostgreSQL would not."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    return float(value) if math.isfinite(value) else None  # NumPy's are no type of the database's

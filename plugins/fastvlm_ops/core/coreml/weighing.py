@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_ops.core.coreml.baselines import Subject, accepted_digests, load_baseline_of
+from fastvlm_ops.core.coreml.baselines import Subject, accepted_digests, history, load_baseline_of, subject_of
+from fastvlm_ops.core.coreml.changepoints import Night
 from fastvlm_ops.core.coreml.devices.interface import Failure, FailureCode
 from fastvlm_ops.core.coreml.false_discovery import control_false_discovery
 from fastvlm_ops.core.coreml.judging import judge_run
@@ -43,8 +44,8 @@ def weigh_run(
     judged = []
     for record, golden_id in measured:
         baseline = load_baseline_of(store, artefacts, record, rules, golden_id=golden_id)
-        judged += judge_run(record, baseline, rules)
-    judged = list(control_false_discovery(judged, rules))
+        judged += judge_run(record, baseline, rules, history=_nights(store, record))
+    judged = control_false_discovery(judged, rules.false_discovery_rate)
     record_verdicts(store, run_key, judged)
     runs = [_summary(store, record, judged) for record, _ in measured]
     return {
@@ -95,6 +96,16 @@ def _measured(
                 yield load_run(store, artefacts, row), row["golden_id"] or ""
 
 
+def _nights(store: Store, record: RunRecord) -> list[Night]:
+    """All that was measured before a run, oldest first."""
+    began = datetime.fromisoformat(record.started_at)
+    return [
+        Night(point.latency_p50_ms, point.epoch, point.run.run_key)
+        for point in history(store, subject_of(record))
+        if point.measured_at < began and point.run.run_key != record.run_key
+    ]
+
+
 def _absent(run_key: str, device: str, planned: Mapping[str, Any]) -> RunRecord:
     """What was planned, and of which its task has left nothing."""
     detail = f"the task benchmark_{device} ended without a result; see its log"
@@ -113,7 +124,7 @@ def _absent(run_key: str, device: str, planned: Mapping[str, Any]) -> RunRecord:
 
 
 def _summary(store: Store, record: RunRecord, judged: Sequence[Judgement]) -> dict[str, Any]:
-    subject = Subject(record.device_name, record.model, record.compute_unit)
+    subject = subject_of(record)
     own = [one for one in judged if Subject(one.device, one.model, one.compute_unit) == subject]
     standing = standing_of(record, own, accepted_digests(store, subject, without=record.run_key))
     return {

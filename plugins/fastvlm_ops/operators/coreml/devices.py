@@ -124,7 +124,7 @@ class BenchmarkModelOperator(CoreMLOperator):
     def _measure(self, store: Store, artefacts: ArtefactStore, key: str) -> tuple[RunRecord, Golden | None]:
         from fastvlm_ops.core.coreml.baselines import load_baseline_of
         from fastvlm_ops.core.coreml.benchmarking import benchmark
-        from fastvlm_ops.core.coreml.reruns import sessions_wanted
+        from fastvlm_ops.core.coreml.judging import wanted_sessions
 
         definitions = self.definitions
         work = self._work(store, definitions, key)
@@ -134,7 +134,7 @@ class BenchmarkModelOperator(CoreMLOperator):
 
         def wanted(first: RunRecord) -> int:
             baseline = load_baseline_of(store, artefacts, first, definitions.compare, golden_id="")
-            return sessions_wanted(first, baseline, definitions.compare)
+            return wanted_sessions(first, baseline, definitions.compare)
 
         with tempfile.TemporaryDirectory(dir=settings.scratch_dir(), prefix="coreml-") as scratch:
             record = benchmark(
