@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -102,15 +102,14 @@ def load_baseline(
         return None
     newest = chosen[0]
     return BaselineRecord(
-        runs=tuple(
-            replace(
-                load_run(store, artefacts, row), **({} if row["golden_id"] == golden_id else {"parity": None})
-            )
-            for row in reversed(chosen)
-        ),
+        runs=tuple(_comparable(load_run(store, artefacts, row), row, golden_id) for row in reversed(chosen)),
         accepted_at=newest["accepted_at"].isoformat(),
         accepted_by=newest["accepted_by"],
     )
+
+
+def _comparable(run: RunRecord, row: Mapping[str, Any], golden_id: str | None) -> RunRecord:
+    return run if row["golden_id"] == golden_id else replace(run, parity=None)
 
 
 def load_baseline_of(
