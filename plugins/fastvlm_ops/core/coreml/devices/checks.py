@@ -1,7 +1,7 @@
 """What may stand in names and paths that reach Apple's tools.
 
-coremltools puts credentials and paths into a shell's command line as they are. Nothing that a shell would read
-gets that far: all of it is checked here first.
+coremltools puts credentials and paths into a shell's command line as they are. Nothing that a shell would
+read gets that far: all of it is checked here first.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def check_identifier(identifier: str) -> None:
     :raises DeviceTroubleError: it is not
     """
     if not _IDENTIFIER.fullmatch(identifier):
-        detail = "the device's identifier has a wrong form; it must be an identifier or UDID of devicectl list devices"
+        detail = "the device's identifier has a wrong form; take one that xcrun devicectl list devices shows"
         raise DeviceTroubleError(FailureCode.DEVICE_MISSING, detail)
 
 

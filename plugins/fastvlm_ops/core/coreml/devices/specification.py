@@ -61,7 +61,9 @@ def read_specification(package: Path) -> Specification:
     try:
         model = Model_pb2.Model.FromString(_model_file(package).read_bytes())
     except (OSError, DecodeError, KeyError, ValueError) as error:
-        raise DeviceTroubleError(FailureCode.LOAD_FAILED, f"{package.name} cannot be read: {error}") from error
+        raise DeviceTroubleError(
+            FailureCode.LOAD_FAILED, f"{package.name} cannot be read: {error}"
+        ) from error
     if not model.HasField("mlProgram"):
         raise DeviceTroubleError(FailureCode.UNSUPPORTED_MODEL, f"{package.name} holds no ML program")
     kinds: dict[str, str] = {}
@@ -108,7 +110,7 @@ def _generated(feature: Feature, generator: np.random.Generator) -> np.ndarray:
 def _model_file(package: Path) -> Path:
     manifest = json.loads((package / "Manifest.json").read_bytes())
     entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
-    file = (package / "Data" / entry["path"]).resolve()
+    file = (package / "Data" / str(entry["path"])).resolve()
     if not file.is_relative_to(package.resolve()):
         raise ValueError("its manifest leads out of it")
     return file
