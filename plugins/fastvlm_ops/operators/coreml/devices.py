@@ -179,7 +179,7 @@ class BenchmarkModelOperator(CoreMLOperator):
 
         definition = definitions.device(self.device)
         connection = None
-        return make_backend(definition, connection=connection)
+        return make_backend(definition, connection=connection, conditions=definitions.conditions)
 
 
 def golden_of(model: ModelDefinition, package: Path, version: str, root: Path) -> Golden | None:
