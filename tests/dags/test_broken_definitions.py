@@ -41,7 +41,7 @@ def failing_message(dag: Any) -> str:
 def when(dag: Any) -> Any:
     """A DAG's schedule; for one that an event starts, the names of its assets, which nobody watches now."""
     if dag.dag_id == BENCHMARK:
-        return dag.schedule.timetable, [key.name for key, _ in dag.schedule.asset_condition.iter_assets()]
+        return dag.schedule.timetable, [asset.name for asset in dag.schedule.asset_condition.objects]
     return [asset.name for asset in dag.schedule] if isinstance(dag.schedule, list) else dag.schedule
 
 
