@@ -38,6 +38,7 @@ def test_a_session_gives_what_core_ml_measured(bench: Bench) -> None:
     device = backend.discover()
     assert isinstance(device, Device)
     assert (device.hardware_class, device.model) == (HardwareClass.MAC, "Mac14,2")
+    assert len(device.identifier_hash) == 16
     assert (device.os_version, device.os_build) == ("15.1", "24B83")
     assert backend.preflight(device) is None
     assert backend.toolchain == {"coremltools": "9.0", "xcode": "16.1 16B40", "backend": "local-mac/1"}
@@ -123,7 +124,7 @@ def test_an_unreadable_package_is_a_failure_to_load(bench: Bench, tmp_path: Path
     result = bench.run(mac(bench), package=package, compute_unit=ComputeUnit.ALL)
     assert result.failure is not None
     assert result.failure.code == FailureCode.LOAD_FAILED
-    assert "Broken-v1.mlpackage cannot be read" in result.failure.detail
+    assert "Broken-v1.mlpackage: has no Manifest.json" in result.failure.detail
 
 
 def test_coremltools_own_code_runs_remotely_over_the_stand_in(bench: Bench, tmp_path: Path) -> None:

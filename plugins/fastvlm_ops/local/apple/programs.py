@@ -35,6 +35,9 @@ def main(program: str, arguments: Sequence[str]) -> int:
     if program == "sysctl":
         sys.stdout.write(f"{state.script.mac_model}\n")
         return 0
+    if program == "ioreg":
+        sys.stdout.write('    "IOPlatformUUID" = "00000000-0000-4000-8000-00000000AC01"\n')
+        return 0
     if program == "pmset":
         return _power(state, arguments)
     sys.stderr.write(f'xcrun: error: unable to find utility "{program}", not a developer tool or in PATH\n')

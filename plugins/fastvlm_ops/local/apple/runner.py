@@ -21,6 +21,7 @@ from fastvlm_ops.local.apple.script import FaultKind, ScriptedDevice
 from fastvlm_ops.local.apple.state import VARIABLE, State
 
 _POLL_SECONDS = 0.01
+_IDLE_SECONDS = 900.0
 _UNITS = {"cpu": {"cpu": {}}, "gpu": {"gpu": {}}, "ane": {"neuralEngine": {"totalCoreCount": 16}}}
 _ERROR = -32001
 
@@ -57,11 +58,12 @@ class ModelRunner:
         self._loads = 0
 
     def serve(self) -> None:
-        """Answer until the container is gone: an app that is uninstalled ends."""
+        """Answer until the container is gone, as with an app that is uninstalled, or nobody asks any more."""
         messages = self._folder / "requests" / "messages"
         for folder in (messages, self._folder / "requests" / "resources", self._folder / "responses"):
             folder.mkdir(parents=True, exist_ok=True)
-        while messages.is_dir():
+        heard = time.monotonic()
+        while messages.is_dir() and time.monotonic() - heard < _IDLE_SECONDS:
             # Like the app's own watch of the folder: a request is a folder that was not there before.
             for path in sorted(messages.iterdir()):
                 file = path / "message.json"
@@ -71,6 +73,7 @@ class ModelRunner:
                     message = json.loads(file.read_text())
                 except ValueError:
                     continue  # it is still being copied
+                heard = time.monotonic()
                 self._seen.add(path.name)
                 self._answer(message)
                 file.unlink(missing_ok=True)

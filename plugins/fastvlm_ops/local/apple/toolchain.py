@@ -16,7 +16,7 @@ from pathlib import Path
 from fastvlm_ops.local.apple.script import AppleScript
 from fastvlm_ops.local.apple.state import VARIABLE, State, is_alive
 
-PROGRAMS = ("xcrun", "devicectl", "xcodebuild", "sw_vers", "sysctl", "pmset")
+PROGRAMS = ("xcrun", "devicectl", "xcodebuild", "sw_vers", "sysctl", "ioreg", "pmset")
 _ROOT = Path(__file__).resolve().parents[3]
 
 

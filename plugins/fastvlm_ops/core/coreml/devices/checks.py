@@ -6,6 +6,7 @@ read gets that far: all of it is checked here first.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,15 @@ class Signing:
     team: str = field(default="", repr=False)
     profile: str = field(default="", repr=False)
     bundle: str = DEFAULT_BUNDLE
+
+
+def hashed_identifier(identifier: str, salt: str = "") -> str:
+    """Return what stands for a device's identifier in results.
+
+    :param identifier: of the device, which no result holds
+    :param salt: without which it cannot be found by trying all identifiers
+    """
+    return hashlib.sha256(f"{salt}\0{identifier}".encode()).hexdigest()[:16]
 
 
 def check_signing(signing: Signing) -> None:

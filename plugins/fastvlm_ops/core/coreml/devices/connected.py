@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,9 +12,15 @@ from functools import cached_property
 from pathlib import Path
 
 from fastvlm_ops.core.coreml.devices.building import coremltools_version, install_runner
-from fastvlm_ops.core.coreml.devices.checks import Signing, check_identifier, check_signing
+from fastvlm_ops.core.coreml.devices.checks import (
+    Signing,
+    check_identifier,
+    check_signing,
+    hashed_identifier,
+)
 from fastvlm_ops.core.coreml.devices.compiling import compile_package
 from fastvlm_ops.core.coreml.devices.devicectl import AppleDevice, AppProcess, Container, DeviceCtl
+from fastvlm_ops.core.coreml.devices.features import ModelFeatures, make_inputs, read_features
 from fastvlm_ops.core.coreml.devices.interface import (
     BackendKind,
     Device,
@@ -26,7 +31,6 @@ from fastvlm_ops.core.coreml.devices.interface import (
     SessionResult,
 )
 from fastvlm_ops.core.coreml.devices.model_runner import FOLDER, Inputs, ModelRunner
-from fastvlm_ops.core.coreml.devices.specification import Specification, make_inputs, read_specification
 from fastvlm_ops.core.coreml.devices.tensors import save_arrays
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 from fastvlm_ops.core.coreml.devices.versions import xcode_version
@@ -69,7 +73,7 @@ class ConnectedDeviceBackend:
         self._builds = builds or Path.home() / ".cache" / "fastvlm-ops" / "model-runner"
         self._control = DeviceCtl(environment)
         self._bundle = ""
-        self._compiled: dict[tuple[Path, int], tuple[Path, Specification]] = {}
+        self._compiled: dict[tuple[Path, int], tuple[Path, ModelFeatures]] = {}
         self._workplace: tempfile.TemporaryDirectory[str] | None = None
 
     @cached_property
@@ -93,7 +97,7 @@ class ConnectedDeviceBackend:
             model=found.model,
             os_version=found.os_version,
             os_build=found.os_build,
-            identifier_hash=hashlib.sha256(f"{self._salt}\0{found.udid}".encode()).hexdigest()[:16],
+            identifier_hash=hashed_identifier(found.udid, self._salt),
             identifier=found.identifier,
         )
 
@@ -175,13 +179,13 @@ class ConnectedDeviceBackend:
 
     def _session(self, plan: SessionPlan, scratch: Path, deadline: float) -> SessionResult:
         found = self._find()
-        compiled, specification = self._compile(plan.package, deadline)
-        if images := [one.name for one in specification.inputs if one.is_image]:
+        compiled, features = self._compile(plan.package, deadline)
+        if images := [one.name for one in features.inputs if one.is_image]:
             detail = (
                 f"the ModelRunner of coremltools 9 takes no images: {', '.join(images)}; make it an array"
             )
             raise DeviceTroubleError(FailureCode.UNSUPPORTED_MODEL, detail)
-        inputs = Inputs(make_inputs(specification, plan.inputs))
+        inputs = Inputs(make_inputs(features, plan.inputs))
         container = self._ready(found, deadline)
         app = self._control.launch(container, scratch / "app.log")
         try:
@@ -193,21 +197,21 @@ class ConnectedDeviceBackend:
                 answer_seconds=plan.answer_timeout_seconds,
                 deadline=deadline,
             )
-            return _measure(runner, compiled, inputs, specification, plan, scratch)
+            return _measure(runner, compiled, inputs, features, plan, scratch)
         finally:
             self._end(app, container)
 
-    def _compile(self, package: Path, deadline: float) -> tuple[Path, Specification]:
+    def _compile(self, package: Path, deadline: float) -> tuple[Path, ModelFeatures]:
         """Compile a package once for all its sessions."""
         key = (package.resolve(), (package / "Manifest.json").stat().st_mtime_ns)
         if key not in self._compiled:
             if self._workplace is None:
                 self._workplace = tempfile.TemporaryDirectory(prefix="fastvlm-compiled-")
             folder = Path(tempfile.mkdtemp(dir=self._workplace.name))
-            specification = read_specification(package)
+            features = read_features(package)
             seconds = max(deadline - time.monotonic(), 1.0)
             compiled = compile_package(package, folder, self._control.environment, seconds)
-            self._compiled[key] = (compiled, specification)
+            self._compiled[key] = (compiled, features)
         return self._compiled[key]
 
     def _ready(self, found: AppleDevice, deadline: float) -> Container:
@@ -246,7 +250,7 @@ def _measure(
     runner: ModelRunner,
     compiled: Path,
     inputs: Inputs,
-    specification: Specification,
+    features: ModelFeatures,
     plan: SessionPlan,
     scratch: Path,
 ) -> SessionResult:
@@ -259,7 +263,7 @@ def _measure(
     outputs = scratch / "outputs.npz" if plan.want_outputs and answers else None
     if outputs is not None:
         save_arrays(outputs, runner.outputs(inputs, answers[-1]))
-    placement = runner.placement(model, specification.kinds) if plan.want_placement else ()
+    placement = runner.placement(model, features.kinds) if plan.want_placement else ()
     runner.unload(model)
     return SessionResult(
         index=0,

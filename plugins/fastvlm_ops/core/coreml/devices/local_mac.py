@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.coreml.devices.building import child_environment, coremltools_version
+from fastvlm_ops.core.coreml.devices.checks import hashed_identifier
 from fastvlm_ops.core.coreml.devices.interface import (
     BackendKind,
     Conditions,
@@ -81,6 +83,7 @@ class LocalMacBackend:
             model=tool_says(["sysctl", "-n", "hw.model"], self._environment),
             os_version=version,
             os_build=tool_says(["sw_vers", "-buildVersion"], self._environment),
+            identifier_hash=self._identity(),
         )
 
     def preflight(self, device: Device) -> Failure | None:
@@ -106,6 +109,12 @@ class LocalMacBackend:
 
     def clean_up(self, device: Device) -> None:
         """Do nothing: a session's process has ended, with all that it wrote."""
+
+    def _identity(self) -> str:
+        """Return a hash of what no other Mac has; empty where that is not told."""
+        said = tool_says(["ioreg", "-rd1", "-c", "IOPlatformExpertDevice"], self._environment)
+        found = re.search(r'"IOPlatformUUID" = "([0-9A-Fa-f-]+)"', said)
+        return hashed_identifier(found[1]) if found else ""
 
     def _session(self, plan: SessionPlan, scratch: Path) -> SessionResult:
         asked, answered = scratch / "request.json", scratch / "answer.json"

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from fastvlm_ops.core.coreml.devices.features import ModelFeatures, make_inputs, read_features
 from fastvlm_ops.core.coreml.devices.interface import FailureCode, Placement
-from fastvlm_ops.core.coreml.devices.specification import Specification, make_inputs, read_specification
 from fastvlm_ops.core.coreml.devices.tensors import save_arrays
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 
@@ -38,9 +38,9 @@ def main(asked: Path, answered: Path) -> None:
 
 async def _session(plan: dict[str, Any]) -> dict[str, Any]:
     package = Path(plan["package"])
-    specification = read_specification(package)
-    inputs = make_inputs(specification, Path(plan["inputs"]) if plan["inputs"] else None)
-    given = _as_core_ml_takes_them(specification, inputs)
+    features = read_features(package)
+    inputs = make_inputs(features, Path(plan["inputs"]) if plan["inputs"] else None)
+    given = _as_core_ml_takes_them(features, inputs)
     benchmarker = _benchmarker(package, plan["compute_unit"])
     try:
         (cold,) = (await benchmarker.benchmark_load(iterations=1)).samples
@@ -58,7 +58,7 @@ async def _session(plan: dict[str, Any]) -> dict[str, Any]:
             save_arrays(Path(plan["outputs"]), outputs)
     except Exception as error:
         raise DeviceTroubleError(FailureCode.PREDICTION_FAILED, f"prediction fails: {error}") from error
-    placement = await _placement(loaded, specification.kinds) if plan["want_placement"] else []
+    placement = await _placement(loaded, features.kinds) if plan["want_placement"] else []
     return {
         "load_cold_ms": cold,
         "load_warm_ms": warm,
@@ -81,9 +81,9 @@ def _benchmarker(package: Path, unit: str) -> Any:
     return MLModelBenchmarker(model)
 
 
-def _as_core_ml_takes_them(specification: Specification, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+def _as_core_ml_takes_them(features: ModelFeatures, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
     """Make pictures of those inputs that are images."""
-    images = [one.name for one in specification.inputs if one.is_image]
+    images = [one.name for one in features.inputs if one.is_image]
     if not images:
         return dict(inputs)
     try:

@@ -34,17 +34,26 @@ def make_backend(
 
         backend: DeviceBackend = LinuxReferenceBackend(definition.name)
         return backend
+    return make_connected_backend(definition.name, connection or {})
+
+
+def make_connected_backend(name: str, connection: Mapping[str, Any]) -> DeviceBackend:
+    """Make the backend of a connected device.
+
+    :param name: of the device
+    :param connection: as in :func:`make_backend`
+    """
     from fastvlm_ops.core.coreml.devices.checks import DEFAULT_BUNDLE, Signing
     from fastvlm_ops.core.coreml.devices.connected import ConnectedDeviceBackend
 
-    values = {name: str(value) for name, value in (connection or {}).items() if value}
+    values = {key: str(value) for key, value in connection.items() if value}
     signing = Signing(
         team=values.get("team", ""),
         profile=values.get("profile", ""),
         bundle=values.get("bundle", DEFAULT_BUNDLE),
     )
     return ConnectedDeviceBackend(
-        definition.name,
+        name,
         identifier=values.get("identifier", ""),
         kind=values.get("kind", "iphone"),
         signing=signing,
