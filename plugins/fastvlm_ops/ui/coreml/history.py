@@ -211,27 +211,28 @@ def _nights(
     baseline_sessions: int,
 ) -> Iterator[Night]:
     accepted = {row["run_key"]: row for row in baselines}
-    shown = {row["run_key"] for row in rows}
-    earlier = [key for key in accepted if key not in shown]
-    latencies = _latencies(connection, subject, [*earlier[-_EARLIER_RUNS:], *shown])
-    verdicts: dict[str, str] = {}
+    read = [row["run_key"] for row in rows]
+    earlier = [row for row in baselines if row["run_key"] not in set(read)][-_EARLIER_RUNS:]
+    latencies = _latencies(connection, subject, [*(row["run_key"] for row in earlier), *read])
+    verdicts = _worst(said)
+    by_epoch: dict[str, list[float]] = defaultdict(list)
+    for row in earlier:
+        by_epoch[row["epoch"]] += latencies[row["run_key"]]
+    for row in rows:
+        key, epoch = row["run_key"], row["epoch"]
+        band = _band(by_epoch[epoch][-baseline_sessions:])
+        yield Night(row, latencies[key], verdicts.get(key, NOT_JUDGED), key in accepted, band)
+        if key in accepted:
+            by_epoch[epoch] += latencies[key]
+
+
+def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The worst verdict of each run that counted for a release."""
+    worst: dict[str, str] = {}
     for row in said:
         if row["gate"]:
-            worst = min(verdicts.get(row["run_key"], row["verdict"]), row["verdict"], key=rank)
-            verdicts[row["run_key"]] = worst
-    pending = list(accepted.values())  # in the order in which they were accepted
-    by_epoch: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        while pending and pending[0]["accepted_at"] <= row["measured_at"]:
-            before = pending.pop(0)
-            by_epoch[before["epoch"]] += latencies.get(before["run_key"], [])
-        yield Night(
-            row,
-            latencies.get(row["run_key"], []),
-            verdicts.get(row["run_key"], NOT_JUDGED),
-            row["run_key"] in accepted,
-            _band(by_epoch[row["epoch"]][-baseline_sessions:]),
-        )
+            worst[row["run_key"]] = min(worst.get(row["run_key"], row["verdict"]), row["verdict"], key=rank)
+    return worst
 
 
 def _band(values: Sequence[float]) -> tuple[float, float, float] | None:

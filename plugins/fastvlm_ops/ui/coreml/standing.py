@@ -61,13 +61,14 @@ def write_db(value: float | None) -> str:
     return formats.amount(value, "dB")
 
 
-def _write_bytes(value: float | None) -> str:
+def write_bytes(value: float | None) -> str:
+    """Return a size for people."""
     return formats.size(None if value is None else round(value))
 
 
 _WRITTEN: Mapping[str, Callable[[float | None], str]] = {
     **dict.fromkeys((Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
-    **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), _write_bytes),
+    **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), write_bytes),
     Metric.FLOPS: formats.amount,
     Metric.PARITY: write_db,
     Metric.COMPRESSION: formats.share,
@@ -81,10 +82,12 @@ class Subject(NamedTuple):
     device: str
     compute_unit: str
 
-    @property
-    def address(self) -> str:
-        """Its page, below the pages' root."""
-        return addresses.coreml_detail(*self)
+    def address(self, run_key: str = "") -> str:
+        """Return its page, below the pages' root.
+
+        :param run_key: whose verdicts are shown; empty for the newest
+        """
+        return addresses.coreml_detail(*self, run_key)
 
 
 def rank(verdict: str) -> int:
