@@ -114,7 +114,7 @@ class Detail:
     :param earlier: verdicts of other runs that were not OK, newest first
     :param moved: by run, what was said of operations that are planned elsewhere than before
     :param accepted: the row of ``coreml_baseline`` that was accepted last; None where none was
-    :param siblings: the same model with other compute units or on other devices
+    :param siblings: the same model on all devices and with all compute units, itself among them
     """
 
     standing: Standing
@@ -313,8 +313,7 @@ def _siblings(connection: Any, subject: Subject) -> list[Subject]:
     from fastvlm_ops.core.store.tables.coreml import runs
 
     query = select(runs.c.device, runs.c.compute_unit).where(runs.c.model == subject.model).distinct()
-    found = [Subject(subject.model, device, unit) for device, unit in connection.execute(query)]
-    return sorted(one for one in found if one != subject)
+    return sorted(Subject(subject.model, device, unit) for device, unit in connection.execute(query))
 
 
 def _epoch(run: Mapping[str, Any]) -> Epoch:

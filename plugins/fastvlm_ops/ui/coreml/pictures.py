@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from fastvlm_ops.ui import formats
 from fastvlm_ops.ui.coreml.history import Change, Detail, EpochStart, Night
-from fastvlm_ops.ui.coreml.standing import IDENTICAL_DB, tone, write_bytes, write_db, write_ms
+from fastvlm_ops.ui.coreml.standing import IDENTICAL_DB, tone, write_db, write_ms
 from fastvlm_ops.ui.lines import NARROW, Area, Cloud, Curve, Event, Limit, Picture, Spot, draw
 
 _LONGEST = timedelta(hours=40)
@@ -19,6 +20,7 @@ _ROOM = 0.35
 _LEAST_ROOM = 0.02  # of the value: what hardly varies is not blown up
 _LABEL = 30
 _DB_STEP = 10.0
+_MIB = 1 << 20
 _TITLES = {"bad": "night: worse, or failed", "warn": "night: nothing certain", "good": "night: fine"}
 
 
@@ -165,9 +167,9 @@ def other_pictures(detail: Detail) -> list[Picture]:
     :param detail: of the subject
     """
     drawn = (
-        ("memory", "Peak memory", "peak_memory_bytes", write_bytes),
-        ("load", "First load", "load_cold_ms", write_ms),
-        ("size", "Size of the package", "size_bytes", write_bytes),
+        ("memory", "Peak memory", "peak_memory_bytes", _MIB, "MiB"),
+        ("load", "First load", "load_cold_ms", 1, "ms"),
+        ("size", "Size of the package", "size_bytes", _MIB, "MiB"),
     )
     return [
         _plain(detail.nights, *one)
@@ -176,11 +178,9 @@ def other_pictures(detail: Detail) -> list[Picture]:
     ]
 
 
-def _plain(
-    nights: Sequence[Night], name: str, title: str, column: str, write: Callable[[float | None], str]
-) -> Picture:
-    values: list[float | None] = [night.run[column] for night in nights]
-    known = [value for value in values if value is not None]
+def _plain(nights: Sequence[Night], name: str, title: str, column: str, part: int, unit: str) -> Picture:
+    values = [None if (value := night.run[column]) is None else value / part for night in nights]
+    known, write = [value for value in values if value is not None], partial(formats.amount, unit=unit)
     return draw(
         name,
         title,

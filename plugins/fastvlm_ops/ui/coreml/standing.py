@@ -61,14 +61,13 @@ def write_db(value: float | None) -> str:
     return formats.amount(value, "dB")
 
 
-def write_bytes(value: float | None) -> str:
-    """Return a size for people."""
+def _write_bytes(value: float | None) -> str:
     return formats.size(None if value is None else round(value))
 
 
 _WRITTEN: Mapping[str, Callable[[float | None], str]] = {
     **dict.fromkeys((Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
-    **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), write_bytes),
+    **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), _write_bytes),
     Metric.FLOPS: formats.amount,
     Metric.PARITY: write_db,
     Metric.COMPRESSION: formats.share,
