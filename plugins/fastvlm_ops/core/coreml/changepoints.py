@@ -2,7 +2,7 @@
 
 Nights are read in order, as they come: a change that was found stays found, whatever later nights bring, so a
 page and an alarm never disagree about the past. At each night the last few nights are held against those
-before them, back to the last change. One bad night is no change, and neither is one good night among bad ones.
+before them, back to the last change. One bad night is no change, nor is one good night among bad ones.
 
 The unit is the night. How much nights vary is estimated from them, robustly, and never taken to be less than
 what their sessions alone explain. A night's level is a trimmed mean without its throttled sessions.
@@ -20,7 +20,7 @@ from fastvlm_ops.core.coreml.spread import Floats, find_near
 
 # Each night makes about ten tests of two sides, which agree mostly: at this part of the rules' p value, fewer
 # than one false alarm is left in a thousand nights.
-_P_VALUE_PARTS = 0.01
+_P_VALUE_PARTS = 0.02
 _LONGEST_BEFORE = 40  # nights: older ones tell little of how the device is now
 _FEWEST_BEFORE = 6  # nights, where nothing is known yet of how much they vary
 _FEWEST_AFTER, _LONGEST_AFTER = 2, 12
@@ -37,10 +37,12 @@ class Night:
 
     :param values: one a session, above 0
     :param epoch: in which it ran; where it changes, a new history starts
+    :param run_key: of the run
     """
 
     values: tuple[float, ...]
     epoch: str = ""
+    run_key: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Metric(StrEnum):
     STATUS = "status"
     LATENCY_P50 = "latency_p50"
     LATENCY_P90 = "latency_p90"
+    LATENCY_TREND = "latency_trend"  # over the nightly history, where each step was too small to see
     LOAD_COLD = "load_cold"
     LOAD_WARM = "load_warm"
     PEAK_MEMORY = "peak_memory"
@@ -36,16 +37,13 @@ class Metric(StrEnum):
     COMPRESSION = "compression"
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What is said of one metric of a run, and why.
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What is said of one metric, wherever it was measured.
 
-    :param device: as in ``coreml.yaml``
-    :param model: likewise
-    :param compute_unit: that Core ML was allowed to use
-    :param metric: of which
     :param verdict: what is said
-    :param baseline_value: of the accepted baseline: ms, bytes, operations or dB; None where there is none
+    :param baseline_value: of the accepted baseline: ms, bytes, operations, dB or a share; None where there is
+        none
     :param value: of the run, in the same unit
     :param change: of the value in parts of the baseline's: 0.05 is 5 % more
     :param p_value: chance of a difference like this among unchanged models; None of what is not statistical
@@ -55,10 +53,6 @@ class Judgement:
     :param details: what else is known: ``low`` and ``high`` of the change, sessions, operations that moved …
     """
 
-    device: str
-    model: str
-    compute_unit: str
-    metric: Metric
     verdict: Verdict
     baseline_value: float | None = None
     value: float | None = None
@@ -68,6 +62,22 @@ class Judgement:
     reason: str = ""
     gate: bool = True
     details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement(Finding):
+    """What is said of one metric of a run.
+
+    :param device: as in ``coreml.yaml``
+    :param model: likewise
+    :param compute_unit: that Core ML was allowed to use
+    :param metric: of which
+    """
+
+    device: str
+    model: str
+    compute_unit: str
+    metric: Metric
 
     @property
     def stops_release(self) -> bool:

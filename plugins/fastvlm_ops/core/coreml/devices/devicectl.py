@@ -224,7 +224,7 @@ class DeviceCtl:
         paths = ("--source", str(source.resolve()), "--destination", destination)
         more = ("--remove-existing-content", "true") if replace else ()
         arguments = ("device", "copy", "to", *container.arguments, *paths, *more)
-        self._result(arguments, FailureCode.DEVICE_DISCONNECTED, seconds)
+        self._result(arguments, FailureCode.INTERNAL, seconds)
 
     def copy_from(self, container: Container, source: str, destination: Path, seconds: float) -> bool:
         """Copy a file out of an app's container.

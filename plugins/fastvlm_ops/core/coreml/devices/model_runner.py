@@ -274,7 +274,12 @@ class ModelRunner:
         return trouble(FailureCode.APP_CRASHED, f"the runner ended during {method}", self._app.said())
 
     def _send(self, source: Path, destination: str) -> None:
-        self._control.copy_to(self._container, source, f"{FOLDER}/{destination}", self._left())
+        try:
+            self._control.copy_to(self._container, source, f"{FOLDER}/{destination}", self._left())
+        except DeviceTroubleError as error:
+            if error.failure.code in (FailureCode.INTERNAL, FailureCode.TIMED_OUT):
+                self._check_there()
+            raise
 
     def _receive(self, source: str, destination: Path) -> bool:
         seconds = min(self._left(), _COPY_SECONDS)

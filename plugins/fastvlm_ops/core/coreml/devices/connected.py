@@ -1,0 +1,267 @@
+"""iPhones, iPads and Macs at a worker on macOS, through ``xcrun devicectl`` and coremltools' ModelRunner app."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fastvlm_ops.core.coreml.devices.building import coremltools_version, install_runner
+from fastvlm_ops.core.coreml.devices.checks import Signing, check_identifier, check_signing
+from fastvlm_ops.core.coreml.devices.compiling import compile_package
+from fastvlm_ops.core.coreml.devices.devicectl import AppleDevice, AppProcess, Container, DeviceCtl
+from fastvlm_ops.core.coreml.devices.interface import (
+    BackendKind,
+    Device,
+    Failure,
+    FailureCode,
+    HardwareClass,
+    SessionPlan,
+    SessionResult,
+)
+from fastvlm_ops.core.coreml.devices.model_runner import FOLDER, Inputs, ModelRunner
+from fastvlm_ops.core.coreml.devices.specification import Specification, make_inputs, read_specification
+from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
+from fastvlm_ops.core.coreml.devices.versions import xcode_version
+
+_CLASSES = {"iphone": HardwareClass.IPHONE, "ipad": HardwareClass.IPAD, "mac": HardwareClass.MAC}
+_EXECUTABLE = "ModelRunner"
+_COPY_SECONDS = 60.0
+
+
+class ConnectedDeviceBackend:
+    """A device at this Mac.
+
+    :param name: as in ``coreml.yaml``
+    :param identifier: its UDID, or devicectl's identifier; the only one of its kind where empty
+    :param kind: ``iphone``, ``ipad`` or ``mac``, where no identifier is given
+    :param signing: what the runner app is signed with
+    :param salt: of the hash that stands for the UDID in results
+    :param builds: folder that built apps are kept in
+    :param environment: of all programs; this process's where None
+    """
+
+    kind = BackendKind.CONNECTED_DEVICE
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        identifier: str = "",
+        kind: str = "iphone",
+        signing: Signing | None = None,
+        salt: str = "",
+        builds: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._identifier = identifier
+        self._kind = kind
+        self._signing = signing or Signing()
+        self._salt = salt
+        self._builds = builds or Path.home() / ".cache" / "fastvlm-ops" / "model-runner"
+        self._control = DeviceCtl(environment)
+        self._bundle = ""
+        self._compiled: dict[tuple[Path, int], tuple[Path, Specification]] = {}
+        self._workplace: tempfile.TemporaryDirectory[str] | None = None
+
+    @cached_property
+    def toolchain(self) -> dict[str, str]:
+        """Versions of what compiles the model and of what the runner app is made from."""
+        return {
+            "coremltools": coremltools_version(),
+            "xcode": xcode_version(self._control.environment),
+            "backend": f"{self.kind}/1",
+        }
+
+    def discover(self) -> Device | Failure:
+        """Find the device, and open the tunnel to it."""
+        try:
+            found = self._find()
+        except DeviceTroubleError as error:
+            return error.failure
+        return Device(
+            name=self.name,
+            hardware_class=_CLASSES[found.kind],
+            model=found.model,
+            os_version=found.os_version,
+            os_build=found.os_build,
+            identifier_hash=hashlib.sha256(f"{self._salt}\0{found.udid}".encode()).hexdigest()[:16],
+            identifier=found.identifier,
+        )
+
+    def preflight(self, device: Device) -> Failure | None:
+        """Tell why the device is not fit. devicectl tells neither heat nor battery nor low power mode."""
+        try:
+            check_signing(self._signing)
+            found = self._find()
+            if found.developer_mode == "disabled":
+                detail = "developer mode is off; turn it on: Settings, Privacy & Security, Developer Mode"
+                return Failure(FailureCode.DEVELOPER_MODE_OFF, detail)
+            if self._control.is_locked(found):
+                return Failure(FailureCode.NOT_READY, "the device is locked; unlock it and turn auto-lock off")
+        except DeviceTroubleError as error:
+            return error.failure
+        return None
+
+    def run_session(self, device: Device, plan: SessionPlan, scratch: Path) -> SessionResult:
+        """Launch the runner, load the model, predict, and end the runner."""
+        started = datetime.now(UTC).isoformat()
+        deadline = time.monotonic() + plan.timeout_seconds
+        try:
+            result = self._session(plan, scratch, deadline)
+        except DeviceTroubleError as error:
+            result = SessionResult(index=0, failure=error.failure)
+        except OSError as error:
+            detail = f"a file of the session cannot be written or read: {error}"
+            result = SessionResult(index=0, failure=Failure(FailureCode.INTERNAL, detail))
+        return replace(result, started_at=started)
+
+    def clean_up(self, device: Device) -> None:
+        """End the runner, and uninstall it with all that it was sent."""
+        if self._workplace is not None:
+            self._workplace.cleanup()
+            self._workplace = None
+            self._compiled.clear()
+        with contextlib.suppress(DeviceTroubleError):
+            container = self._container(self._find(), self._bundle or self._signing.bundle)
+            if self._control.is_installed(container):
+                self._end_strays(container)
+                self._control.uninstall(container)
+        self._bundle = ""
+
+    def _find(self) -> AppleDevice:
+        if self._identifier:
+            check_identifier(self._identifier)
+        found = self._pick(self._control.devices())
+        if found.state == "connected":
+            return found
+        if found.state != "unavailable":
+            with contextlib.suppress(DeviceTroubleError):
+                self._control.connect(found)
+                found = self._pick(self._control.devices())
+        if found.state != "connected":
+            detail = f"the device is known but {found.state or 'in no known state'}; connect and unlock it"
+            raise DeviceTroubleError(FailureCode.DEVICE_DISCONNECTED, detail)
+        return found
+
+    def _pick(self, devices: list[AppleDevice]) -> AppleDevice:
+        known = [one for one in devices if one.kind in _CLASSES]
+        if self._identifier:
+            wanted = self._identifier.lower()
+            matching = [one for one in known if wanted in (one.identifier.lower(), one.udid.lower())]
+            missing = "no device with the connection's identifier; see xcrun devicectl list devices"
+        else:
+            matching = [one for one in known if one.kind == self._kind]
+            missing = f"no {self._kind}; connect one, or give the identifier in the connection"
+        if not matching:
+            raise DeviceTroubleError(FailureCode.DEVICE_MISSING, missing)
+        reachable = [one for one in matching if one.state != "unavailable"] or matching
+        if len(reachable) > 1:
+            detail = f"{len(reachable)} devices are of the kind {self._kind}; give an identifier in the connection"
+            raise DeviceTroubleError(FailureCode.DEVICE_MISSING, detail)
+        return reachable[0]
+
+    def _session(self, plan: SessionPlan, scratch: Path, deadline: float) -> SessionResult:
+        found = self._find()
+        compiled, specification = self._compile(plan.package, deadline)
+        if images := [one.name for one in specification.inputs if one.is_image]:
+            detail = f"the ModelRunner of coremltools 9 takes no images: {', '.join(images)}; make it an array"
+            raise DeviceTroubleError(FailureCode.UNSUPPORTED_MODEL, detail)
+        inputs = Inputs(make_inputs(specification, plan.inputs))
+        container = self._ready(found, deadline)
+        app = self._control.launch(container, scratch / "app.log")
+        try:
+            runner = ModelRunner(
+                self._control,
+                container,
+                app,
+                scratch,
+                answer_seconds=plan.answer_timeout_seconds,
+                deadline=deadline,
+            )
+            return _measure(runner, compiled, inputs, specification, plan, scratch)
+        finally:
+            self._end(app, container)
+
+    def _compile(self, package: Path, deadline: float) -> tuple[Path, Specification]:
+        """Compile a package once for all its sessions."""
+        key = (package.resolve(), (package / "Manifest.json").stat().st_mtime_ns)
+        if key not in self._compiled:
+            if self._workplace is None:
+                self._workplace = tempfile.TemporaryDirectory(prefix="fastvlm-compiled-")
+            folder = Path(tempfile.mkdtemp(dir=self._workplace.name))
+            specification = read_specification(package)
+            seconds = max(deadline - time.monotonic(), 1.0)
+            compiled = compile_package(package, folder, self._control.environment, seconds)
+            self._compiled[key] = (compiled, specification)
+        return self._compiled[key]
+
+    def _ready(self, found: AppleDevice, deadline: float) -> Container:
+        """Install the runner where it is not, and see that nothing of an earlier session is there."""
+        if not self._bundle:
+            seconds = max(deadline - time.monotonic(), 1.0)
+            environment = self._control.environment
+            self._bundle = install_runner(found, self._signing, self._builds, environment, seconds)
+        container = self._container(found, self._bundle)
+        self._end_strays(container)
+        self._empty(container)
+        return container
+
+    def _end(self, app: AppProcess, container: Container) -> None:
+        app.stop()
+        with contextlib.suppress(DeviceTroubleError):
+            self._end_strays(container)
+            self._empty(container)
+
+    def _end_strays(self, container: Container) -> None:
+        """Kill runners that a console which was killed left behind."""
+        for pid in self._control.processes(container, _EXECUTABLE):
+            with contextlib.suppress(DeviceTroubleError):
+                self._control.terminate(container, pid)
+
+    def _empty(self, container: Container) -> None:
+        """Remove what was sent and answered: the runner keeps all of it, models too."""
+        with tempfile.TemporaryDirectory(prefix="fastvlm-empty-") as folder:
+            self._control.copy_to(container, Path(folder), FOLDER, _COPY_SECONDS, replace=True)
+
+    def _container(self, found: AppleDevice, bundle: str) -> Container:
+        return Container(found, bundle)
+
+
+def _measure(
+    runner: ModelRunner,
+    compiled: Path,
+    inputs: Inputs,
+    specification: Specification,
+    plan: SessionPlan,
+    scratch: Path,
+) -> SessionResult:
+    model = runner.load(compiled, plan.compute_unit)
+    cold, warm = model.milliseconds, []
+    for _ in range(plan.warm_loads):
+        model = runner.load_again(model, compiled.name)
+        warm.append(model.milliseconds)
+    answers = [runner.predict(model, inputs) for _ in range(plan.warm_up + plan.iterations)]
+    outputs = scratch / "outputs.npz" if plan.want_outputs and answers else None
+    if outputs is not None:
+        arrays: dict[str, np.ndarray] = runner.outputs(inputs, answers[-1])
+        np.savez(outputs, **arrays)  # type: ignore[arg-type]  # its own keyword is none of a model's outputs
+    placement = runner.placement(model, specification.kinds) if plan.want_placement else ()
+    runner.unload(model)
+    return SessionResult(
+        index=0,
+        load_cold_ms=cold,
+        load_warm_ms=tuple(warm),
+        samples_ms=tuple(answer.milliseconds for answer in answers[plan.warm_up :]),
+        placement=placement,
+        outputs=outputs,
+    )
