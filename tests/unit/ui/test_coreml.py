@@ -222,7 +222,12 @@ def test_nothing_at_all(store: Store) -> None:
 def test_intervals_and_moved_operations_are_read_from_details_of_any_shape() -> None:
     moved = [{"operation": "conv_1"}]
     judged = Judged(said(PHONE, details={"low": 0.1, "high": True, "moved": [*moved, "x"]}))
-    assert (judged.low, judged.high, judged.moved_operations) == (0.1, None, moved)
+    assert (judged.low, judged.high, [one["operation"] for one in judged.moved_operations]) == (
+        0.1,
+        None,
+        ["conv_1"],
+    )
+    assert judged.moved_operations[0]["cost_share"] is None
     for details in ({}, None, [1], {"moved": None}, {"low": "1"}):
         judged = Judged(said(PHONE, details=details))
         assert (judged.low, judged.high, judged.moved_operations) == (None, None, [])
@@ -245,6 +250,23 @@ def test_intervals_and_moved_operations_are_read_from_details_of_any_shape() -> 
 )
 def test_values_are_written_by_metric(metric: str, value: float | None, text: str) -> None:
     assert Judged(said(PHONE, metric=metric)).write(value) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "now", "text"),
+    [
+        ("latency_p50", 10.0, 10.5, "+5.0 %"),
+        ("parity", 81.8, 30.4, "\u221251.4 dB"),
+        ("placement", 0.03, 0.16, "+13.0 points"),
+        ("compression", 0.9, 0.0, "\u221290.0 points"),
+        ("parity", None, 30.4, ""),
+        ("latency_p50", None, 10.0, ""),
+    ],
+)
+def test_changes_are_written_by_metric(metric: str, before: float | None, now: float, text: str) -> None:
+    change = now / before - 1 if before else None
+    row = said(PHONE, metric=metric, baseline_value=before, value=now, change=change)
+    assert Judged(row).written_change == text
 
 
 def test_a_placement_that_is_not_known_is_none() -> None:
@@ -364,13 +386,14 @@ def test_versions_have_their_plan_and_what_moved(store: Store) -> None:
     fill(store, runs, run(PHONE, 1, version="2", digest="d2"))
     moved = {"verdict": "REGRESSION", "details": {"moved": [{"operation": "conv"}]}}
     fill(store, verdicts, *(said(PHONE, night, "placement", **moved) for night in (2, 1)))
-    fill(store, verdicts, said(PHONE, 3, "placement", details={"moved": [{"operation": "never"}]}))
+    fill(store, verdicts, said(PHONE, 3, "placement", details={"moved": [{"operation": "a little"}]}))
     new, old = detail(store).versions
     assert (new.name, new.runs, new.first_at, old.name) == ("2", 2, AT - 2 * DAY, "1")
     assert new.placed is not None
     assert new.placed["run_key"] == key(2)  # the newest that has a plan
-    assert [judged.moved_operations for judged in new.moved] == [[{"operation": "conv"}]]  # said once
-    assert old.moved == []
+    (once,) = new.moved  # though it was said in both nights
+    assert [one["operation"] for one in once.moved_operations] == ["conv"]
+    assert [(one.verdict, one.moved_operations[0]["operation"]) for one in old.moved] == [("OK", "a little")]
 
 
 def test_parity_and_what_else_is_known_are_drawn(store: Store) -> None:

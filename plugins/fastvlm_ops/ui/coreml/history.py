@@ -188,7 +188,7 @@ def read_detail(
             runs=choices,
             changes=[change for change in _changes(nights, rules) if change.at >= since],
             earlier=_earlier(said, run["run_key"]),
-            moved=_moved(connection, subject, since),
+            moved=_moved(connection, subject, since, nights),
             accepted=baselines[-1] if baselines else None,
             siblings=_siblings(connection, subject),
         )
@@ -284,17 +284,29 @@ def _earlier(said: Sequence[Mapping[str, Any]], run_key: str) -> list[Judged]:
     return [Judged(row) for row in reversed(others)][:EARLIER_VERDICTS]
 
 
-def _moved(connection: Any, subject: Subject, since: datetime) -> dict[str, list[Judged]]:
-    """By run: what was said of operations that are planned elsewhere than before."""
-    from sqlalchemy import select
+def _moved(
+    connection: Any, subject: Subject, since: datetime, nights: Sequence[Night]
+) -> dict[str, list[Judged]]:
+    """By run: what was said of operations that are planned elsewhere than before.
+
+    Of what was OK only a version's first runs are read: later ones may be compared with it.
+    """
+    from sqlalchemy import or_, select
 
     from fastvlm_ops.core.store.tables.coreml import verdicts
 
-    of_placement = verdicts.c.metric == Metric.PLACEMENT, verdicts.c.verdict != Verdict.OK
-    wanted = *about(verdicts, subject), verdicts.c.judged_at >= since, *of_placement
+    first: dict[str, str] = {}
+    for night in nights:
+        if cost_shares(night.run):
+            first.setdefault(night.run["digest"], night.run["run_key"])
+    telling = or_(verdicts.c.verdict != Verdict.OK, verdicts.c.run_key.in_(first.values()))
+    wanted = *about(verdicts, subject), verdicts.c.judged_at >= since, verdicts.c.metric == Metric.PLACEMENT
+    query = select(verdicts).where(*wanted, telling).order_by(verdicts.c.judged_at)
     found: dict[str, list[Judged]] = defaultdict(list)
-    for row in connection.execute(select(verdicts).where(*wanted)).mappings():
-        found[row["run_key"]].append(Judged(dict(row)))
+    for row in connection.execute(query).mappings():
+        judged = Judged(dict(row))
+        if judged.moved_operations or judged.verdict != Verdict.OK:
+            found[row["run_key"]].append(judged)
     return found
 
 
@@ -332,6 +344,5 @@ def _version(key: tuple[str, str], nights: Sequence[Night], moved: Mapping[str, 
         len(nights),
         statistics.median(latencies) if latencies else None,
         placed[-1] if placed else None,
-        # The same is said night after night.
-        list({one.reason: one for one in said}.values()),
+        list({one.reason: one for one in said}.values()),  # the same is said night after night
     )
