@@ -117,12 +117,20 @@ def inspect_package(path: Path) -> Inspection:
     :param path: of the package
     :raises PackageRefusedError: it is broken, hostile, too new, or holds no ML program
     """
-    specification = read_specification(path)
+    return inspect_specification(read_specification(path))
+
+
+def inspect_specification(specification: Specification) -> Inspection:
+    """The same for a specification that has been read already.
+
+    :param specification: of a package
+    :raises PackageRefusedError: it cannot be right
+    """
     try:
         return _inspect(specification)
     except UnusableSpecificationError as error:
-        name = specification.files.model_file.name
-        raise PackageRefusedError(path, f"{name} cannot be right: {error}") from error
+        files = specification.files
+        raise PackageRefusedError(files.root, f"{files.model_file.name} cannot be right: {error}") from error
 
 
 def _inspect(specification: Specification) -> Inspection:
