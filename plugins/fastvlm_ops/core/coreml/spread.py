@@ -23,8 +23,8 @@ _CUTS = ((2.0, 1 / 3, 0.4307), (4.0, 0.5, 0.6745), (4.0, 0.5, 0.6745))
 # What a share may exceed the limit by before it counts, in standard errors.
 _ERRORS = 0.7
 
-_FEWEST_NIGHTS, _FEWEST_OF_A_NIGHT = 3, 3
-# With three or four nights Student's factor would let no change through: this is what a dozen ask for.
+_FEWEST_NIGHTS, _FEWEST_OF_A_NIGHT = 6, 3
+# With so few nights Student's factor would let hardly a change through: this is what a dozen ask for.
 _LARGEST_FACTOR = 2.7
 
 
