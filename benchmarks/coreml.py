@@ -16,8 +16,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,8 +38,10 @@ _SEED = 20_261_130
 _TRIALS, _QUICK_TRIALS = 1000, 40
 _SERIES, _QUICK_SERIES = 300, 10
 _FALSE_NIGHTS, _NIGHTS_BEFORE, _NIGHTS_AFTER, _IN_TIME = 120, 30, 20, 4
-_SESSIONS, _QUICK_SESSIONS = 480, 80
-_BASELINE, _CANDIDATE, _STRIDE = 40, 12, 4
+_SESSIONS, _QUICK_SESSIONS = 480, 124
+_BASELINE, _CANDIDATE, _STRIDE = 40, 12, 2
+_NIGHTS_LEAST, _NIGHTS_MOST = 8, 12
+_QUARTILES_OF_NORMAL = 1.349
 _STEP = 0.05
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _OURS = "ours"
@@ -57,6 +59,7 @@ class Scenario:
     :param wanted: verdicts whose share is the figure
     :param target: for it, in per cent
     :param better: whether more or less of them is better
+    :param nights_differ: by themselves, by so much
     """
 
     name: str
@@ -66,7 +69,8 @@ class Scenario:
     throttled: float
     wanted: tuple[Verdict, ...]
     target: float
-    better: str
+    better: Literal["lower", "higher"]
+    nights_differ: float = 0.0
 
 
 _ALERTS = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
@@ -81,6 +85,8 @@ SCENARIOS = (
     Scenario("+5 %, 20 % throttled, 40/12: found", (40, 12), 0.03, _STEP, 0.2, _FOUND, 90, "higher"),
     Scenario("unchanged, 40 % throttled, 40/12: alerts", (40, 12), 0.03, 0, 0.4, _ALERTS, 1, "lower"),
     Scenario("unchanged, 40 % throttled, 40/12: UNSTABLE", (40, 12), 0.03, 0, 0.4, _UNSTABLE, 90, "higher"),
+    Scenario("unchanged, nights differ by 1 %: alerts", (40, 12), 0.03, 0, 0, _ALERTS, 1, "lower", 0.01),
+    Scenario("+10 %, nights differ by 1 %: found", (40, 12), 0.03, 0.10, 0, _FOUND, 90, "higher", 0.01),
 )
 
 
@@ -99,19 +105,22 @@ def run_scenarios(trials: int) -> tuple[list[Figure], list[dict[str, Any]]]:
     for number, one in enumerate(SCENARIOS):
         generator = np.random.default_rng((_SEED, number))
         drawn = [
-            draw_trial(generator, one.sizes, one.noise, step=one.step, throttled=one.throttled)
+            draw_trial(
+                generator,
+                one.sizes,
+                one.noise,
+                step=one.step,
+                throttled=one.throttled,
+                nights_differ=one.nights_differ,
+            )
             for _ in range(trials)
         ]
         found = judge_all(drawn)
         row = {"name": one.name, **{name: _share(share, one.wanted) for name, share in found.items()}}
         say(f"{one.name}: {row[_OURS]:.1f} %")
-        figures.append(Figure(one.name, row[_OURS], "%", one.target, better=_better(one.better)))
+        figures.append(Figure(one.name, row[_OURS], "%", one.target, better=one.better))
         rows.append(row)
     return figures, rows
-
-
-def _better(word: str) -> Any:
-    return word
 
 
 def run_histories(series: int) -> tuple[list[Figure], list[dict[str, Any]]]:
@@ -167,60 +176,63 @@ def _delay(alarms: list[int]) -> int | None:
     return after[0] if after else None
 
 
-def measure_sessions(count: int) -> Floats:
-    """Medians of real sessions, one process each, one after the other."""
+def measure_sessions(count: int) -> dict[str, Floats]:
+    """Medians of real sessions, one process each, one after the other, by two watches."""
     environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
     command = [sys.executable, "-m", "benchmarks.coreml_worker"]
-    medians = []
+    medians: dict[str, list[float]] = {"clock": [], "processor": []}
     for _ in range(count):
         done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)
-        medians.append(float(np.median(json.loads(done.stdout)["samples_ms"])))
-    return np.array(medians)
+        found = json.loads(done.stdout)
+        for watch, kept in medians.items():
+            kept.append(float(np.median(found[f"{watch}_ms"])))
+    return {watch: np.array(kept) for watch, kept in medians.items()}
 
 
 def in_order(medians: Floats) -> Iterator[Sessions]:
-    """Each stretch of sessions as a baseline, a candidate, and the second look, as they came."""
-    for start in range(0, len(medians) - _BASELINE - 2 * _CANDIDATE + 1, _STRIDE):
-        yield _trial(medians[start:])
+    """Each stretch of sessions as they came: up to a dozen nights before, the first look, the second."""
+    for now in range(_NIGHTS_LEAST * _CANDIDATE, len(medians) - 2 * _CANDIDATE + 1, _STRIDE):
+        yield _trial(medians[max(0, now - _NIGHTS_MOST * _CANDIDATE) : now + 2 * _CANDIDATE])
 
 
 def resampled(medians: Floats, trials: int) -> Iterator[Sessions]:
     """The same sessions in random order, so that no other program's work falls on one side alone."""
     generator = np.random.default_rng((_SEED, 200))
     for _ in range(trials):
-        yield _trial(generator.permutation(medians))
+        yield _trial(generator.permutation(medians)[: (_NIGHTS_LEAST + 2) * _CANDIDATE])
 
 
 def _trial(medians: Floats) -> Sessions:
-    ends = (_BASELINE, _BASELINE + _CANDIDATE, _BASELINE + 2 * _CANDIDATE)
-    baseline, candidate, spare = medians[: ends[0]], medians[ends[0] : ends[1]], medians[ends[1] : ends[2]]
-    return Sessions(baseline, candidate, spare, tuple(np.split(baseline, range(4, _BASELINE, _CANDIDATE))))
+    before, candidate, spare = np.split(medians, [-2 * _CANDIDATE, -_CANDIDATE])
+    nights = np.split(before, range(len(before) % _CANDIDATE, len(before), _CANDIDATE))
+    return Sessions(before[-_BASELINE:], candidate, spare, tuple(nights))
+
+
+def _slowed(seen: Sessions, step: float) -> Sessions:
+    return replace(seen, candidate=seen.candidate * (1 + step), spare=seen.spare * (1 + step))
 
 
 def run_real(sessions: int, trials: int) -> tuple[list[Figure], list[dict[str, Any]], dict[str, Any]]:
     """A/A, and a step of 5 % put onto the candidate, on sessions that are measured here."""
     say(f"measuring {sessions} real sessions")
-    medians = measure_sessions(sessions)
-    scatter = float(np.subtract(*np.quantile(np.log(medians), (0.75, 0.25))) / 1.349)
-    kinds = [
-        ("real processes, A/A as they came: alerts", list(in_order(medians)), _ALERTS, 0.0),
-        ("real processes, A/A resampled: alerts", list(resampled(medians, trials)), _ALERTS, 0.0),
-        ("real processes, +5 % resampled: found", list(resampled(medians, trials)), _FOUND, _STEP),
-    ]
-    figures, rows = [], []
-    for name, drawn, wanted, step in kinds:
-        slowed = [
-            Sessions(one.baseline, one.candidate * (1 + step), one.spare * (1 + step), one.nights)
-            for one in drawn
-        ]
-        verdicts = judge_all(slowed)
-        row = {"name": name, **{rule: _share(share, wanted) for rule, share in verdicts.items()}}
-        say(f"{name}: {row[_OURS]:.1f} %, {verdicts[_OURS]}")
-        rows.append(row)
-        if step == 0:
-            figures.append(Figure(name, row[_OURS], "%", 1.0))
-    details = {"sessions": sessions, "median_ms": float(np.median(medians)), "noise": scatter}
-    return figures, rows, {**details, "medians_ms": [round(float(value), 4) for value in medians]}
+    figures, rows, details = [], [], {}
+    for watch, medians in measure_sessions(sessions).items():
+        scatter = float(np.subtract(*np.quantile(np.log(medians), (0.75, 0.25))) / _QUARTILES_OF_NORMAL)
+        details[watch] = {"noise": scatter, "medians_ms": [round(float(value), 4) for value in medians]}
+        name = f"real processes by the {watch} ({scatter:.1%} noise)"
+        ordered, mixed = list(in_order(medians)), list(resampled(medians, trials))
+        for title, drawn, wanted in (
+            (f"{name}, A/A as they came: alerts", ordered, _ALERTS),
+            (f"{name}, A/A resampled: alerts", mixed, _ALERTS),
+            (f"{name}, +5 % as they came: found", [_slowed(one, _STEP) for one in ordered], _FOUND),
+        ):
+            verdicts = judge_all(drawn)
+            row = {"name": title, **{rule: _share(share, wanted) for rule, share in verdicts.items()}}
+            say(f"{title}: {row[_OURS]:.1f} %, {verdicts[_OURS]}")
+            rows.append(row)
+            if wanted is _ALERTS:
+                figures.append(Figure(title, row[_OURS], "%", 1.0))
+    return figures, rows, details
 
 
 def main() -> None:

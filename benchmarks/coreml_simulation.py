@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 RULES = CompareRules()
 THROTTLED_BY = 0.25
+_NIGHTS_KNOWN = 12
 _OUTLIERS, _OUTLIERS_FROM, _OUTLIERS_TO = 0.03, 0.05, 0.30
 _HEAVY_MEDIAN, _HEAVY_SPREAD, _HEAVY_MOST, _HEAVY_NIGHTS = 0.017, 1.2, 0.2, 0.01
 
@@ -64,12 +65,23 @@ def draw_trial(
     *,
     step: float = 0.0,
     throttled: float = 0.0,
+    nights_differ: float = 0.0,
 ) -> Sessions:
-    """A baseline and a candidate that is slower by a step."""
+    """A baseline and a candidate that is slower by a step.
+
+    Where nights differ by themselves, a dozen of them are known, and the last sessions are the baseline.
+    """
     before, after = sizes
-    baseline = draw(generator, before, noise, throttled=throttled)
-    candidate, spare = ((1 + step) * draw(generator, after, noise, throttled=throttled) for _ in range(2))
-    nights = tuple(np.split(baseline, range(before % after, before, after)))
+
+    def night() -> Floats:
+        level = np.exp(generator.normal(0, nights_differ))
+        return level * draw(generator, 2 * after, noise, throttled=throttled)
+
+    nights = tuple(night()[:after] for _ in range(_NIGHTS_KNOWN)) if nights_differ else ()
+    baseline = (
+        np.concatenate(nights)[-before:] if nights else draw(generator, before, noise, throttled=throttled)
+    )
+    candidate, spare = np.split((1 + step) * night(), 2)
     return Sessions(baseline, candidate, spare, nights)
 
 
