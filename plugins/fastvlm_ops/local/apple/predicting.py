@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from fastvlm_ops.core.coreml.devices.tensors import DATA_TYPES, save_arrays
 from fastvlm_ops.local.apple.packages import PACKAGE
 from fastvlm_ops.local.apple.script import AppleScript
 
 _WORK_PER_MS = 2e6  # of the Neural Engine; a CPU does a quarter of it
 _SLOWER = {"ane": 1.0, "gpu": 2.0, "cpu": 4.0}
-_TYPES = {"Float16": np.float16, "Float32": np.float32, "Float64": np.float64, "Int32": np.int32}
 
 
 def preferred_unit(operation: Mapping[str, Any], unit: str, script: AppleScript) -> str:
@@ -48,7 +48,8 @@ class Clock:
         self, description: Mapping[str, Any], unit: str, script: AppleScript, device: str, session: int
     ) -> None:
         self.timing = script.timing(description["name"], device)
-        self._random = random.Random(f"{script.seed} {device} {description['name']} {session}")
+        key = f"{script.seed} {device} {description['name']} {session}"
+        self._random = random.Random(key)  # noqa: S311  # of a script, not of a secret
         factors = [_SLOWER[preferred_unit(one, unit, script)] for one in description["operations"]]
         works = [one["work"] for one in description["operations"]]
         worked_out = sum(work * factor for work, factor in zip(works, factors, strict=True)) / _WORK_PER_MS
@@ -106,7 +107,7 @@ class Predictor:
             outputs = _made_up(self._description, file.stem)
         self._cache.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, **outputs)  # type: ignore[arg-type]
+        save_arrays(temporary, outputs)
         temporary.replace(file)
 
 
@@ -125,7 +126,9 @@ def _made_up(description: Mapping[str, Any], seed: str) -> dict[str, np.ndarray]
     outputs = {}
     for one in description["outputs"]:
         shape = one["shape"] or [1]
-        outputs[one["name"]] = generator.standard_normal(shape).astype(_TYPES.get(one["type"], np.float32))
+        outputs[one["name"]] = generator.standard_normal(shape).astype(
+            DATA_TYPES.get(one["type"], np.float32)
+        )
     return outputs
 
 

@@ -32,6 +32,12 @@ def main(program: str, arguments: Sequence[str]) -> int:
         return _build(state, arguments)
     if program == "sw_vers":
         return _system(state, arguments)
+    if program == "sysctl":
+        sys.stdout.write(f"{state.script.mac_model}\n")
+        return 0
+    if program == "ioreg":
+        sys.stdout.write('    "IOPlatformUUID" = "00000000-0000-4000-8000-00000000AC01"\n')
+        return 0
     if program == "pmset":
         return _power(state, arguments)
     sys.stderr.write(f'xcrun: error: unable to find utility "{program}", not a developer tool or in PATH\n')
@@ -67,7 +73,9 @@ def _build(state: State, arguments: Sequence[str]) -> int:
         version, build = state.script.xcode
         sys.stdout.write(f"Xcode {version}\nBuild version {build}\n")
         return 0
-    settings = dict(argument.split("=", 1) for argument in arguments if "=" in argument and argument[0] != "-")
+    settings = dict(
+        argument.split("=", 1) for argument in arguments if "=" in argument and argument[0] != "-"
+    )
     destination = arguments[list(arguments).index("-destination") + 1]
     udid = dict(part.split("=", 1) for part in destination.split(",") if "=" in part).get("id", "")
     device = state.device(udid)
@@ -75,7 +83,7 @@ def _build(state: State, arguments: Sequence[str]) -> int:
     if state.fault(FaultKind.SIGNING, name):
         team = settings.get("DEVELOPMENT_TEAM", "")
         sys.stdout.write(
-            f"error: No Account for Team \"{team}\". Add a new account in Accounts settings.\n"
+            f'error: No Account for Team "{team}". Add a new account in Accounts settings.\n'
             f"error: No profiles for '{settings.get('PRODUCT_BUNDLE_IDENTIFIER')}' were found: Xcode couldn't"
             " find any iOS App Development provisioning profiles matching it.\n** BUILD FAILED **\n"
         )

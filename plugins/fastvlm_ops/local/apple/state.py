@@ -1,4 +1,4 @@
-"""The state of the stand-in: a folder with the script, what the devices hold, and how often faults came up."""
+"""The state of the stand-in: the script, what the devices hold, and how often faults came up. In a folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastvlm_ops.local.apple.script import AppleScript, Fault, FaultKind, ScriptedDevice
+from fastvlm_ops.local.proc import process_id
 
 VARIABLE = "FASTVLM_OPS_APPLE_STATE"
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that nobody waited for does not."""
+    found = process_id(pid) if pid else None
+    return found is not None and found.alive
 
 
 class State:

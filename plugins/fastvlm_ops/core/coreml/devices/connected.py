@@ -1,9 +1,8 @@
-"""iPhones, iPads and Macs at a worker on macOS, through ``xcrun devicectl`` and coremltools' ModelRunner app."""
+"""iPhones, iPads and Macs at a worker on macOS, by ``xcrun devicectl`` and coremltools' ModelRunner app."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,12 +11,16 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from fastvlm_ops.core.coreml.devices.building import coremltools_version, install_runner
-from fastvlm_ops.core.coreml.devices.checks import Signing, check_identifier, check_signing
+from fastvlm_ops.core.coreml.devices.checks import (
+    Signing,
+    check_identifier,
+    check_signing,
+    hashed_identifier,
+)
 from fastvlm_ops.core.coreml.devices.compiling import compile_package
 from fastvlm_ops.core.coreml.devices.devicectl import AppleDevice, AppProcess, Container, DeviceCtl
+from fastvlm_ops.core.coreml.devices.features import ModelFeatures, make_inputs, read_features
 from fastvlm_ops.core.coreml.devices.interface import (
     BackendKind,
     Device,
@@ -28,13 +31,13 @@ from fastvlm_ops.core.coreml.devices.interface import (
     SessionResult,
 )
 from fastvlm_ops.core.coreml.devices.model_runner import FOLDER, Inputs, ModelRunner
-from fastvlm_ops.core.coreml.devices.specification import Specification, make_inputs, read_specification
+from fastvlm_ops.core.coreml.devices.tensors import save_arrays
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 from fastvlm_ops.core.coreml.devices.versions import xcode_version
 
 _CLASSES = {"iphone": HardwareClass.IPHONE, "ipad": HardwareClass.IPAD, "mac": HardwareClass.MAC}
 _EXECUTABLE = "ModelRunner"
-_COPY_SECONDS = 60.0
+_CLEANING_SECONDS = 20.0
 
 
 class ConnectedDeviceBackend:
@@ -70,7 +73,7 @@ class ConnectedDeviceBackend:
         self._builds = builds or Path.home() / ".cache" / "fastvlm-ops" / "model-runner"
         self._control = DeviceCtl(environment)
         self._bundle = ""
-        self._compiled: dict[tuple[Path, int], tuple[Path, Specification]] = {}
+        self._compiled: dict[tuple[Path, int], tuple[Path, ModelFeatures]] = {}
         self._workplace: tempfile.TemporaryDirectory[str] | None = None
 
     @cached_property
@@ -94,7 +97,7 @@ class ConnectedDeviceBackend:
             model=found.model,
             os_version=found.os_version,
             os_build=found.os_build,
-            identifier_hash=hashlib.sha256(f"{self._salt}\0{found.udid}".encode()).hexdigest()[:16],
+            identifier_hash=hashed_identifier(found.udid, self._salt),
             identifier=found.identifier,
         )
 
@@ -107,7 +110,9 @@ class ConnectedDeviceBackend:
                 detail = "developer mode is off; turn it on: Settings, Privacy & Security, Developer Mode"
                 return Failure(FailureCode.DEVELOPER_MODE_OFF, detail)
             if self._control.is_locked(found):
-                return Failure(FailureCode.NOT_READY, "the device is locked; unlock it and turn auto-lock off")
+                return Failure(
+                    FailureCode.NOT_READY, "the device is locked; unlock it and turn auto-lock off"
+                )
         except DeviceTroubleError as error:
             return error.failure
         return None
@@ -166,17 +171,21 @@ class ConnectedDeviceBackend:
             raise DeviceTroubleError(FailureCode.DEVICE_MISSING, missing)
         reachable = [one for one in matching if one.state != "unavailable"] or matching
         if len(reachable) > 1:
-            detail = f"{len(reachable)} devices are of the kind {self._kind}; give an identifier in the connection"
+            detail = (
+                f"{len(reachable)} devices are of the kind {self._kind}; give an identifier in the connection"
+            )
             raise DeviceTroubleError(FailureCode.DEVICE_MISSING, detail)
         return reachable[0]
 
     def _session(self, plan: SessionPlan, scratch: Path, deadline: float) -> SessionResult:
         found = self._find()
-        compiled, specification = self._compile(plan.package, deadline)
-        if images := [one.name for one in specification.inputs if one.is_image]:
-            detail = f"the ModelRunner of coremltools 9 takes no images: {', '.join(images)}; make it an array"
+        compiled, features = self._compile(plan.package, deadline)
+        if images := [one.name for one in features.inputs if one.is_image]:
+            detail = (
+                f"the ModelRunner of coremltools 9 takes no images: {', '.join(images)}; make it an array"
+            )
             raise DeviceTroubleError(FailureCode.UNSUPPORTED_MODEL, detail)
-        inputs = Inputs(make_inputs(specification, plan.inputs))
+        inputs = Inputs(make_inputs(features, plan.inputs))
         container = self._ready(found, deadline)
         app = self._control.launch(container, scratch / "app.log")
         try:
@@ -188,21 +197,21 @@ class ConnectedDeviceBackend:
                 answer_seconds=plan.answer_timeout_seconds,
                 deadline=deadline,
             )
-            return _measure(runner, compiled, inputs, specification, plan, scratch)
+            return _measure(runner, compiled, inputs, features, plan, scratch)
         finally:
             self._end(app, container)
 
-    def _compile(self, package: Path, deadline: float) -> tuple[Path, Specification]:
+    def _compile(self, package: Path, deadline: float) -> tuple[Path, ModelFeatures]:
         """Compile a package once for all its sessions."""
         key = (package.resolve(), (package / "Manifest.json").stat().st_mtime_ns)
         if key not in self._compiled:
             if self._workplace is None:
                 self._workplace = tempfile.TemporaryDirectory(prefix="fastvlm-compiled-")
             folder = Path(tempfile.mkdtemp(dir=self._workplace.name))
-            specification = read_specification(package)
+            features = read_features(package)
             seconds = max(deadline - time.monotonic(), 1.0)
             compiled = compile_package(package, folder, self._control.environment, seconds)
-            self._compiled[key] = (compiled, specification)
+            self._compiled[key] = (compiled, features)
         return self._compiled[key]
 
     def _ready(self, found: AppleDevice, deadline: float) -> Container:
@@ -213,14 +222,14 @@ class ConnectedDeviceBackend:
             self._bundle = install_runner(found, self._signing, self._builds, environment, seconds)
         container = self._container(found, self._bundle)
         self._end_strays(container)
-        self._empty(container)
+        self._empty(container, max(deadline - time.monotonic(), 1.0))
         return container
 
     def _end(self, app: AppProcess, container: Container) -> None:
         app.stop()
         with contextlib.suppress(DeviceTroubleError):
             self._end_strays(container)
-            self._empty(container)
+            self._empty(container, _CLEANING_SECONDS)
 
     def _end_strays(self, container: Container) -> None:
         """Kill runners that a console which was killed left behind."""
@@ -228,10 +237,10 @@ class ConnectedDeviceBackend:
             with contextlib.suppress(DeviceTroubleError):
                 self._control.terminate(container, pid)
 
-    def _empty(self, container: Container) -> None:
+    def _empty(self, container: Container, seconds: float) -> None:
         """Remove what was sent and answered: the runner keeps all of it, models too."""
         with tempfile.TemporaryDirectory(prefix="fastvlm-empty-") as folder:
-            self._control.copy_to(container, Path(folder), FOLDER, _COPY_SECONDS, replace=True)
+            self._control.copy_to(container, Path(folder), FOLDER, seconds, replace=True)
 
     def _container(self, found: AppleDevice, bundle: str) -> Container:
         return Container(found, bundle)
@@ -241,7 +250,7 @@ def _measure(
     runner: ModelRunner,
     compiled: Path,
     inputs: Inputs,
-    specification: Specification,
+    features: ModelFeatures,
     plan: SessionPlan,
     scratch: Path,
 ) -> SessionResult:
@@ -253,9 +262,8 @@ def _measure(
     answers = [runner.predict(model, inputs) for _ in range(plan.warm_up + plan.iterations)]
     outputs = scratch / "outputs.npz" if plan.want_outputs and answers else None
     if outputs is not None:
-        arrays: dict[str, np.ndarray] = runner.outputs(inputs, answers[-1])
-        np.savez(outputs, **arrays)  # type: ignore[arg-type]  # its own keyword is none of a model's outputs
-    placement = runner.placement(model, specification.kinds) if plan.want_placement else ()
+        save_arrays(outputs, runner.outputs(inputs, answers[-1]))
+    placement = runner.placement(model, features.kinds) if plan.want_placement else ()
     runner.unload(model)
     return SessionResult(
         index=0,

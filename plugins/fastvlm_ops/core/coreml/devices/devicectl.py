@@ -20,7 +20,7 @@ from fastvlm_ops.core.coreml.devices.interface import FailureCode
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError, trouble
 from fastvlm_ops.core.programs import ProgramError, ProgramTimeoutError, run
 
-_CALL_SECONDS = 60.0
+_CALL_SECONDS = 30.0
 _PATIENCE_SECONDS = 5.0  # between asking an app to end and killing what holds its console
 _LOG_BYTES = 4096
 
@@ -237,7 +237,9 @@ class DeviceCtl:
         """
         paths = ("--source", source, "--destination", str(destination.resolve()))
         try:
-            self._result(("device", "copy", "from", *container.arguments, *paths), FailureCode.INTERNAL, seconds)
+            self._result(
+                ("device", "copy", "from", *container.arguments, *paths), FailureCode.INTERNAL, seconds
+            )
         except DeviceTroubleError as error:
             if error.failure.code == FailureCode.NO_TOOLCHAIN:
                 raise

@@ -12,16 +12,22 @@ _DETAIL_CHARACTERS = 600
 # failure that is one anyhow; first match counts.
 _TEXTS = (
     (r"developer mode", FailureCode.DEVELOPER_MODE_OFF),
-    (r"DeviceLocked|device (is|was) locked|passcode protected|\(Locked\)|reason: locked", FailureCode.NOT_READY),
-    (r"no space left|not enough (free )?space|insufficient (storage|space)|disk is full", FailureCode.NOT_READY),
+    (
+        r"DeviceLocked|device (is|was) locked|passcode protected|\(Locked\)|reason: locked",
+        FailureCode.NOT_READY,
+    ),
+    (
+        r"no space left|not enough (free )?space|insufficient (storage|space)|disk is full",
+        FailureCode.NOT_READY,
+    ),
     (
         r"invalid code signature|inadequate entitlements|not been explicitly trusted|code ?sign|signing"
         r"|provisioning profile|requires a development team|no account for team|no profiles for",
         FailureCode.SIGNING_FAILED,
     ),
     (
-        r"device (was )?disconnected|not connected|connection (was|to the device was) (lost|interrupted)"
-        r"|no longer (available|connected)|tunnel|device is unavailable|unable to locate device|device was not found",
+        r"device (was )?disconnected|not connected|connection (to the device )?was (lost|interrupted)|tunnel"
+        r"|no longer (available|connected)|device (is unavailable|was not found)|unable to locate device",
         FailureCode.DEVICE_DISCONNECTED,
     ),
 )
