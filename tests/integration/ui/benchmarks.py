@@ -260,7 +260,7 @@ def _night(
     changed = night >= NEW_VERSION and story.said and not story.failure
     said = story.said if newest or (changed and story.subject == REGRESSED) else {}
     for metric in [Metric.STATUS] if failure else list(Metric):
-        yield verdicts, {**key, **_verdict(metric, night, row, said)}
+        yield verdicts, {**key, **_verdict(metric, night, row, said), "gate": _counts(story, metric)}
     if not said and not failure:
         accepted = {
             "accepted_at": _at(night) + timedelta(hours=1),
@@ -341,6 +341,11 @@ def _session(night: int, index: int, value: float) -> dict[str, Any]:
     }
 
 
+def _counts(story: Story, metric: Metric) -> bool:
+    is_time = metric in (Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LATENCY_TREND, Metric.LOAD_COLD)
+    return metric is not Metric.FLOPS and not (is_time and story.subject.device == REFERENCE)
+
+
 def _verdict(
     metric: Metric,
     night: int,
@@ -370,6 +375,5 @@ def _verdict(
         "p_value": 1e-6 if of_latency and verdict != Verdict.OK else None,
         "confidence": 0.999999 if of_latency and verdict != Verdict.OK else None,
         "reason": reason,
-        "gate": metric not in (Metric.FLOPS, Metric.LOAD_WARM),
         "details": dict(details),
     }
