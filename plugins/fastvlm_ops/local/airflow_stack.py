@@ -59,6 +59,7 @@ class AirflowStack:
     :param folders: where things are
     :param processes: that keeps its processes
     :param options: of the section ``[fastvlm_ops]``
+    :param parallelism: so many tasks run at once
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class AirflowStack:
         processes: Processes,
         *,
         options: Mapping[str, Path],
+        parallelism: int = PARALLELISM,
     ) -> None:
         self.folders = folders
         self.processes = processes
@@ -75,6 +77,7 @@ class AirflowStack:
         self.database_url = f"sqlite:///{folders.home / 'airflow.db'}"
         self._port = free_ports(1)[0]
         self._options = options
+        self._parallelism = parallelism
         self._keys = {
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
@@ -172,7 +175,7 @@ class AirflowStack:
         sections: dict[str, dict[str, object]] = {
             "core": {
                 "executor": "LocalExecutor",
-                "parallelism": PARALLELISM,
+                "parallelism": self._parallelism,
                 "dags_folder": folders.project / "dags",
                 "plugins_folder": folders.project / "plugins",
                 "load_examples": False,
