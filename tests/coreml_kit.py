@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,27 @@ def text_package(coreml_package: Build) -> Path:
 def own_package(text_package: Path, tmp_path: Path) -> Path:
     """A copy of a good version that a test may damage."""
     return Path(shutil.copytree(text_package, tmp_path / "TextDecoder-v1.mlpackage"))
+
+
+def build_program(folder: Path, inputs: Sequence[Any], body: Callable[..., Any]) -> Path:
+    """Write a package of a few operations as they are, in fp32 for iOS 18.
+
+    :param folder: where to
+    :param inputs: shapes, or specifications of coremltools' builder
+    :param body: makes the operations; its arguments' names are those of the inputs
+    """
+    import coremltools
+    from coremltools.converters.mil import Builder
+
+    specs = [Builder.TensorSpec(shape=one) if isinstance(one, tuple) else one for one in inputs]
+    model = coremltools.convert(
+        Builder.program(input_specs=specs, opset_version=coremltools.target.iOS18)(body),
+        convert_to="mlprogram",
+        compute_precision=coremltools.precision.FLOAT32,
+        minimum_deployment_target=coremltools.target.iOS18,
+        pass_pipeline=coremltools.PassPipeline.EMPTY,
+        skip_model_load=True,
+    )
+    package = folder / "built.mlpackage"
+    model.save(str(package))
+    return package

@@ -27,7 +27,7 @@ from fastvlm_ops.core.coreml.spread import (
     find_near,
     has_two_speeds,
     too_many_far,
-    variation_of_runs,
+    variation_of_nights,
 )
 from fastvlm_ops.core.coreml.verdicts import Verdict
 
@@ -81,7 +81,7 @@ def compare_metric(
     *,
     confirming: Sequence[float] = (),
     effect: float | None = None,
-    runs: Sequence[int] = (),
+    nights: Sequence[Sequence[float]] = (),
 ) -> Comparison:
     """Say whether a candidate is worse than its baseline, from one value a session.
 
@@ -90,7 +90,7 @@ def compare_metric(
     :param rules: what counts as worse
     :param confirming: of the sessions that were added to confirm a suspicion
     :param effect: changes below are none; the rules' ``minimum_effect`` by default
-    :param runs: how many of the baseline's sessions each of its runs gave, in order; where runs differ from
+    :param nights: of the sessions of each accepted run, as many runs as are known; where those differ from
         each other by more than their sessions explain, a candidate has to differ from them by more than that
     """
     effect = rules.minimum_effect if effect is None else effect
@@ -100,7 +100,8 @@ def compare_metric(
     before, after = (
         np.log(np.array(values, dtype=float)) for values in (baseline, [*candidate, *confirming])
     )
-    near = find_near((before, after), _NEVER_FAR_EFFECTS * float(np.log1p(effect)))
+    smallest = _NEVER_FAR_EFFECTS * float(np.log1p(effect))
+    near = find_near((before, after), smallest)
     kept = (before[near[0]], after[near[1]])
     found = shift(*kept, rules.p_value)
     said = _describe(found, kept, near)
@@ -109,7 +110,7 @@ def compare_metric(
     if two_speeds or too_many_far(near, rules.unstable_share):
         return replace(said, verdict=Verdict.UNSTABLE, reason=_far_in_words(near))
     needed = float(np.log1p(effect))
-    varies = variation_of_runs(_by_run(before, near[0], runs), rules.p_value)
+    varies = variation_of_nights(_nights(nights, smallest), found.error, rules.p_value)
     if found.p_value < rules.p_value and abs(found.estimate) >= needed:
         if abs(found.estimate) < varies:
             return replace(said, reason=f"{said.reason}; nights alone differ by {np.expm1(varies):.1%}")
@@ -190,13 +191,10 @@ def _describe(found: Shift, kept: tuple[Floats, Floats], near: Sequence[Bools]) 
     )
 
 
-def _by_run(before: Floats, near: Bools, runs: Sequence[int]) -> list[Floats]:
-    """The baseline's sessions that are near, run by run."""
-    ends = np.cumsum(runs, dtype=int)
-    if len(ends) and ends[-1] != len(before):
-        raise ValueError(f"the runs have {ends[-1]} sessions, the baseline has {len(before)}")
-    starts = (0, *ends[:-1]) if len(ends) else ()
-    return [before[start:end][near[start:end]] for start, end in zip(starts, ends, strict=True)]
+def _nights(nights: Sequence[Sequence[float]], smallest: float) -> list[Floats]:
+    """Logarithms of the sessions of each night that are near."""
+    logs = [np.log(np.array(values, dtype=float)) for values in nights if values]
+    return [one[keep] for one, keep in zip(logs, find_near(logs, smallest), strict=True)] if logs else []
 
 
 def _confirmed(before: Floats, fresh: Floats, found: Shift, needed: float, rules: CompareRules) -> bool:
