@@ -162,7 +162,7 @@ def _apple_device_connection_type() -> dict[str, Any]:
             "bundle_identifier": {
                 "label": "Bundle identifier",
                 "schema": text,
-                "description": "Of the runner app; a provisioning profile must fit it. coremltools' own where empty.",
+                "description": "Of the runner app, fit for the profile; coremltools' own where empty.",
             },
             "provisioning_profile_uuid": {
                 "label": "Provisioning profile",

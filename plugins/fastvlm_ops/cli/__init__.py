@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(commands)
     _add_doctor(commands)
     _add_validate(commands)
+    _add_prove_device(commands)
     return parser
 
 
@@ -109,6 +110,25 @@ def _add_validate(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=_validate)
 
 
+def _add_prove_device(commands: Commands[argparse.ArgumentParser]) -> None:
+    from fastvlm_ops.cli.prove_device import KINDS
+
+    text = (
+        "Run a small model on a real device, and check each thing that the benchmarks rely on: finding it,"
+        " building, installing and launching the runner, loading, predictions and whether they are right,"
+        " placement, cleaning up. Exit code 1 when something is not as it has to be."
+    )
+    command = commands.add_parser("prove-device", help="try a Core ML device", description=text)
+    command.add_argument(
+        "name", nargs="?", default="", help="of the device in coreml.yaml; else --kind says which"
+    )
+    command.add_argument("--kind", choices=KINDS, default=KINDS[0], help="the only one of this kind here")
+    command.add_argument("--udid", default="", help="of the device, where several are connected")
+    command.add_argument("--team", default="", help="development team that signs the runner app")
+    command.add_argument("--report", type=Path, metavar="FILE", help="write all that was found, as JSON")
+    command.set_defaults(run=_prove_device)
+
+
 def _init(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.init import run
 
@@ -125,6 +145,13 @@ def _doctor(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.doctor import run
 
     return run(as_json=options.json, fix=options.fix, tell=tell)
+
+
+def _prove_device(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.prove_device import Wanted, run
+
+    wanted = Wanted(options.name, options.kind, options.udid, options.team)
+    return run(wanted, options.report, tell)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -26,8 +26,8 @@ class AppleDeviceHook(BaseHook):
 
     :param apple_device_conn_id: the connection; host is the device's UDID or devicectl's identifier (empty:
         the only one of its kind), login the development team that the runner app is signed by, password a
-        salt of the hash that stands for the UDID in results; extra has ``bundle_identifier``,
-        ``provisioning_profile_uuid`` and ``device_kind``
+        salt of the hash that stands for the UDID in results (empty: the connection's id); extra has
+        ``bundle_identifier``, ``provisioning_profile_uuid`` and ``device_kind``
     """
 
     conn_name_attr = "apple_device_conn_id"
@@ -51,9 +51,9 @@ class AppleDeviceHook(BaseHook):
             message = f"is not defined; create it with the type {self.conn_type}"
             raise ConnectionSettingError(self.apple_device_conn_id, message) from None
         settings = settings_of(connection)
-        for name in ("identifier", "profile", "salt"):
-            if settings[name]:
-                mask_secret(settings[name])
+        for secret in (settings["identifier"], settings["profile"], connection.password):
+            if secret:
+                mask_secret(secret)
         return settings
 
     def backend(
@@ -121,7 +121,7 @@ def settings_of(connection: Connection) -> dict[str, str]:
         "team": (connection.login or "").strip(),
         "profile": (extra.get("provisioning_profile_uuid") or "").strip(),
         "bundle": (extra.get("bundle_identifier") or "").strip(),
-        "salt": connection.password or "",
+        "salt": connection.password or connection.conn_id,
     }
     _check_forms(connection.conn_id, settings)
     return settings

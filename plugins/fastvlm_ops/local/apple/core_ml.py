@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastvlm_ops.local.apple.packages import STAND_IN, BrokenPackageError, compile_package
-from fastvlm_ops.local.apple.predicting import Clock, Predictor, preferred_unit
+from fastvlm_ops.local.apple.predicting import Clock, Predictor, plan
 from fastvlm_ops.local.apple.script import FaultKind
 from fastvlm_ops.local.apple.state import State
 
@@ -90,13 +90,13 @@ class _MLModelProxy:
     @staticmethod
     def get_model_structure(path: str) -> Any:
         """The structure of a compiled model, in coremltools' classes."""
-        from coremltools.models import compute_plan as plan
+        from coremltools.models import compute_plan as classes
 
         description = json.loads((Path(path) / STAND_IN).read_text())
-        operations = [_operation(plan, one) for one in description["operations"]]
-        block = plan.MLModelStructureProgramBlock([], operations, [])
-        function = plan.MLModelStructureProgramFunction([], block)
-        return plan.MLModelStructure(None, plan.MLModelStructureProgram({"main": function}), None)
+        operations = [_operation(classes, one) for one in description["operations"]]
+        block = classes.MLModelStructureProgramBlock([], operations, [])
+        function = classes.MLModelStructureProgramFunction([], block)
+        return classes.MLModelStructure(None, classes.MLModelStructureProgram({"main": function}), None)
 
     @staticmethod
     def get_compute_plan(path: str, unit: str) -> Any:
@@ -124,24 +124,22 @@ class _MLComputePlanProxy:
 class _LocalPlan(_MLComputePlanProxy):
     def __init__(self, compiled: Path, unit: str) -> None:
         description = json.loads((compiled / STAND_IN).read_text())
-        self._operations = {one["outputs"][0]: one for one in description["operations"]}
-        self._unit = unit
-        self._script = State.of_environment().script
+        planned = plan(description, unit, State.of_environment().script)
+        self._planned = {one["outputs"][0]: (place, cost) for one, place, cost in planned}
         self.model_structure = _MLModelProxy.get_model_structure(str(compiled))
 
     def get_compute_device_usage_for_mlprogram_operation(self, operation: Any) -> Any:
         """Where an operation is planned to run."""
         from coremltools.models.compute_plan import MLComputePlanDeviceUsage
 
-        described = self._operations[operation.outputs[0].name]
-        preferred = _device(preferred_unit(described, self._unit, self._script))
+        preferred = _device(self._planned[operation.outputs[0].name][0])
         return MLComputePlanDeviceUsage(preferred, [_device("cpu"), preferred])
 
     def get_estimated_cost_for_mlprogram_operation(self, operation: Any) -> Any:
         """What it costs."""
         from coremltools.models.compute_plan import MLComputePlanCost
 
-        return MLComputePlanCost(self._operations[operation.outputs[0].name]["cost"])
+        return MLComputePlanCost(self._planned[operation.outputs[0].name][1])
 
 
 class _MLCPUComputeDeviceProxy:
@@ -168,8 +166,8 @@ def _device(unit: str) -> Any:
     return devices.MLNeuralEngineComputeDevice(_MLNeuralEngineComputeDeviceProxy())
 
 
-def _operation(plan: Any, described: Mapping[str, Any]) -> Any:
-    kind = plan.MLModelStructureProgramValueType()
-    outputs = [plan.MLModelStructureProgramNamedValueType(name, kind) for name in described["outputs"]]
+def _operation(classes: Any, described: Mapping[str, Any]) -> Any:
+    kind = classes.MLModelStructureProgramValueType()
+    outputs = [classes.MLModelStructureProgramNamedValueType(name, kind) for name in described["outputs"]]
     name = f"{described['set']}.{described['kind']}"
-    return plan.MLModelStructureProgramOperation({}, name, outputs, [], None)
+    return classes.MLModelStructureProgramOperation({}, name, outputs, [], None)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastvlm_ops.core.coreml.devices.tensors import read_tensors, write_tensors
 from fastvlm_ops.local.apple.packages import STAND_IN
-from fastvlm_ops.local.apple.predicting import Clock, Predictor, preferred_unit
+from fastvlm_ops.local.apple.predicting import Clock, Predictor, plan
 from fastvlm_ops.local.apple.script import FaultKind, ScriptedDevice
 from fastvlm_ops.local.apple.state import VARIABLE, State
 
@@ -178,8 +178,8 @@ class ModelRunner:
         model = self._model(parameters)
         script = self._state.script
         infos = []
-        for operation in model.description["operations"]:
-            preferred = _UNITS[preferred_unit(operation, model.unit, script)]
+        for operation, place, cost in plan(model.description, model.unit, script):
+            preferred = _UNITS[place]
             components = [
                 {"program": {}},
                 {"programFunction": {"data": {"name": "main"}}},
@@ -187,7 +187,7 @@ class ModelRunner:
                 {"programOperation": {"data": {"outputName": operation["outputs"][0]}}},
             ]
             usage = {"supported": [_UNITS["cpu"], preferred], "preferred": preferred}
-            cost, path = operation["cost"], {"components": components}
+            path = {"components": components}
             infos.append({"deviceUsage": usage, "estimatedCost": cost, "path": path})
         return {"modelID": parameters["modelID"], "infos": infos}
 

@@ -143,6 +143,15 @@ class ConnectedDeviceBackend:
                 self._control.uninstall(container)
         self._bundle = ""
 
+    def left_behind(self) -> str:
+        """Say what is on the device after cleaning up; empty where nothing is."""
+        try:
+            container = self._container(self._find(), self._signing.bundle)
+            installed = self._control.is_installed(container)
+        except DeviceTroubleError as error:
+            return f"that cannot be told: {error.failure.detail}"
+        return f"the runner {container.bundle} is still installed" if installed else ""
+
     def _find(self) -> AppleDevice:
         if self._identifier:
             check_identifier(self._identifier)

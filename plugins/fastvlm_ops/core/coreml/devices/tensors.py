@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ def write_tensors(arrays: Mapping[str, np.ndarray], file: Path) -> dict[str, Any
         for name, array in arrays.items():
             if array.dtype not in names:
                 raise TensorError(f"{name} is of {array.dtype}; {', '.join(DATA_TYPES)} can be sent")
-            ordered = np.ascontiguousarray(array)
+            ordered = np.asarray(array, order="C")
             storage = {"offset": output.tell(), "size": ordered.nbytes}
             descriptors[name] = {
                 "dataType": names[array.dtype],
@@ -77,7 +78,8 @@ def _array(name: str, descriptor: Mapping[str, Any], data: bytes) -> np.ndarray:
     # The runner's own size counts from the start of the file, so that the bytes' end is what bounds it.
     reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=False)) + 1
     bad = len(shape) != len(strides) or min((*shape, 1)) < 1 or min((*strides, offset)) < 0
-    if bad or offset + reach * kind.itemsize > len(data):
+    whole = max(reach, math.prod(shape))  # strides that overlap could make much of few bytes
+    if bad or offset + whole * kind.itemsize > len(data):
         raise TensorError(f"the descriptor of {name} does not fit the {len(data)} bytes that came")
     flat = np.frombuffer(data, kind, count=reach, offset=offset)
     view = np.lib.stride_tricks.as_strided(flat, shape, [stride * kind.itemsize for stride in strides])
