@@ -31,7 +31,7 @@ from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.demo import Demo, run_demo
 from fastvlm_ops.local.demo_capacity import DemoCapacityError, backfill
 from fastvlm_ops.local.prometheus import Prometheus
-from fastvlm_ops.local.stack import Stack, history_end
+from fastvlm_ops.local.stack import Extras, Stack, history_end
 from fastvlm_ops.local.state import DemoState
 
 SERVICES, DATES = 1000, 90
@@ -87,7 +87,8 @@ class ScaleStack(Stack):
                 history_days=HISTORY_DAYS, horizon_days=HORIZON_DAYS, series_per_shard=SERIES_PER_SHARD
             )
         )
-        super().__init__(state, project, metrics=True, kit=False, include_dir=include, parallelism=parallel)
+        extras = Extras(include=include, kit=False, parallelism=parallel)
+        super().__init__(state, project, metrics=True, extras=extras)
         self._services = services
         self._days = HISTORY_DAYS + dates + 2
         state.kit.mkdir()

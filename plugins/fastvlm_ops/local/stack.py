@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,24 @@ def history_end() -> datetime:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What is special about one demo.
+
+    :param include: folder of its definition files; that of the project where None
+    :param connections: further ones, by id
+    :param environment: additions to that of Airflow's processes
+    :param kit: whether there is a kit with a writer
+    :param parallelism: so many tasks run at once
+    """
+
+    include: Path | None = None
+    connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    kit: bool = True
+    parallelism: int = PARALLELISM
+
+
 class Stack:
     """The demo's processes.
 
@@ -37,20 +57,11 @@ class Stack:
     :param project: folder that holds dags/, plugins/ and include/
     :param metrics: whether there is a Prometheus, with half a year of generated history; Airflow then has
         PostgreSQL, for over SQLite `backfill create` fails beside a busy scheduler (database is locked)
-    :param kit: whether there is a kit with a writer
-    :param include_dir: in place of the project's include/
-    :param parallelism: so many tasks run at once
+    :param extras: of one demo
     """
 
     def __init__(
-        self,
-        state: DemoState,
-        project: Path,
-        *,
-        metrics: bool = False,
-        kit: bool = True,
-        include_dir: Path | None = None,
-        parallelism: int = PARALLELISM,
+        self, state: DemoState, project: Path, *, metrics: bool = False, extras: Extras | None = None
     ) -> None:
         self.state = state
         self.project = project
@@ -58,17 +69,23 @@ class Stack:
         self.s3 = SeaweedFS(state.folder / "s3", processes=state.processes, metrics=metrics)
         self.prometheus: Prometheus | None = None
         self._metrics = metrics
-        self._kit = kit
+        self._extras = extras or Extras()
         folders = Folders(project, state.folder / "airflow", state.logs, state.scratch)
         options = {
-            "include_dir": include_dir or project / "include",
+            "include_dir": self._extras.include or project / "include",
             "kit_dir": state.kit,
             "restore_dir": state.restored,
             "scratch_dir": state.scratch,
         }
         if metrics:
             options["metrics_dir"] = state.folder / "metrics"
-        self.airflow = AirflowStack(folders, state.processes, options=options, parallelism=parallelism)
+        self.airflow = AirflowStack(
+            folders,
+            state.processes,
+            options=options,
+            additions=self._extras.environment,
+            parallelism=self._extras.parallelism,
+        )
 
     def start(self, console: Console) -> None:
         """Start everything, what can be at the same time, and wait until it is ready.
@@ -76,9 +93,9 @@ class Stack:
         :raises ProcessStartError: a process ended, or is not ready in time
         """
         began = time.monotonic()
-        parts = ["building the demo kit"] if self._kit else []
+        parts = ["building the demo kit"] if self._extras.kit else []
         console.say(", ".join([*parts, "creating Airflow's database, starting SeaweedFS"]))
-        kit = self._start_kit("kit") if self._kit else None
+        kit = self._start_kit("kit") if self._extras.kit else None
         if self._metrics:
             self._start_postgres()
         database = self.airflow.start_migration()
@@ -91,7 +108,7 @@ class Stack:
             self._note("Prometheus", began, console)
         self._finish(database, "airflow db migrate")
         self._note("Airflow's database", began, console, "starting Airflow")
-        connections = {"fastvlm_s3": self._connection()}
+        connections = {"fastvlm_s3": self._connection(), **self._extras.connections}
         if self.prometheus is not None:
             connections["fastvlm_prometheus"] = self.prometheus.connection()
         self.airflow.start(connections)

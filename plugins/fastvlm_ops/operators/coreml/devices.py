@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
+from fastvlm_ops.hooks.apple_device import AppleDeviceHook
 from fastvlm_ops.hooks.coreml_models import models_root
 from fastvlm_ops.links.coreml import CoreMLPageLink
 from fastvlm_ops.operators.coreml.shared import CoreMLInputError, CoreMLOperator, chosen
@@ -178,8 +179,9 @@ class BenchmarkModelOperator(CoreMLOperator):
         from fastvlm_ops.core.coreml.devices.registry import make_backend
 
         definition = definitions.device(self.device)
-        connection = None
-        return make_backend(definition, connection=connection, conditions=definitions.conditions)
+        if definition.connection is None:
+            return make_backend(definition, conditions=definitions.conditions)
+        return AppleDeviceHook(definition.connection).backend(definition, definitions.conditions)
 
 
 def golden_of(model: ModelDefinition, package: Path, version: str, root: Path) -> Golden | None:

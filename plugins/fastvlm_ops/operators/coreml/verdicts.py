@@ -179,7 +179,7 @@ def request_text(compared: Mapping[str, Any]) -> str:
     ]
     questionable = _questionable(compared)
     lines += [
-        f"| {run['model']} | {run['version']} | {run['device']} | {run['compute_unit']} | "
+        f"| {run['model']} | {run['version']} | {run['device']} | {run['compute_unit']} |"
         f" **{run['verdict']}** | {run['reason']} |"
         for run in questionable[:_LISTED]
     ]
