@@ -30,18 +30,21 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Airflow's own database",
                 "python-modules": ["fastvlm_ops.operators.airflow_maintenance"],
             },
+            {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.operators.coreml"]},
         ],
         "sensors": [
             {
                 "integration-name": "FastVLM backup repository",
                 "python-modules": ["fastvlm_ops.sensors.backup"],
-            }
+            },
+            {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.sensors.coreml"]},
         ],
         "triggers": [
             {
                 "integration-name": "FastVLM backup repository",
                 "python-modules": ["fastvlm_ops.triggers.backup"],
-            }
+            },
+            {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.triggers.coreml"]},
         ],
         "hooks": [
             {"integration-name": "FastVLM backup repository", "python-modules": ["fastvlm_ops.hooks.s3"]},
@@ -55,6 +58,7 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
+            "fastvlm_ops.links.coreml.CoreMLPageLink",
         ],
         "connection-types": [
             _s3_connection_type(),

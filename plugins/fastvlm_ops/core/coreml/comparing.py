@@ -27,7 +27,7 @@ from fastvlm_ops.core.coreml.spread import (
     find_near,
     has_two_speeds,
     too_many_far,
-    variation_of_runs,
+    variation_of_nights,
 )
 from fastvlm_ops.core.coreml.verdicts import Verdict
 
@@ -35,6 +35,7 @@ FEWEST_SESSIONS = 5  # of a group: 5 against 5 is the least that can reach p < 0
 
 # A first look asks for more from here on: well below an alarm, so that hardly a true one is turned away.
 _SUSPICIOUS_P, _SUSPICIOUS_EFFECT = 0.02, 0.6
+_SUSPICIOUS_FAR = 0.6  # of the share of throttled sessions with which nothing is concluded
 # What the added sessions by themselves must show: they are few, and the alarm is already held by all.
 _CONFIRMING_P, _CONFIRMING_EFFECT = 0.05, 0.5
 # Sessions within so many effects of their group's centre are never taken for throttled ones.
@@ -81,7 +82,7 @@ def compare_metric(
     *,
     confirming: Sequence[float] = (),
     effect: float | None = None,
-    runs: Sequence[int] = (),
+    nights: Sequence[Sequence[float]] = (),
 ) -> Comparison:
     """Say whether a candidate is worse than its baseline, from one value a session.
 
@@ -90,7 +91,7 @@ def compare_metric(
     :param rules: what counts as worse
     :param confirming: of the sessions that were added to confirm a suspicion
     :param effect: changes below are none; the rules' ``minimum_effect`` by default
-    :param runs: how many of the baseline's sessions each of its runs gave, in order; where runs differ from
+    :param nights: of the sessions of each accepted run, as many runs as are known; where those differ from
         each other by more than their sessions explain, a candidate has to differ from them by more than that
     """
     effect = rules.minimum_effect if effect is None else effect
@@ -100,7 +101,8 @@ def compare_metric(
     before, after = (
         np.log(np.array(values, dtype=float)) for values in (baseline, [*candidate, *confirming])
     )
-    near = find_near((before, after), _NEVER_FAR_EFFECTS * float(np.log1p(effect)))
+    smallest = _NEVER_FAR_EFFECTS * float(np.log1p(effect))
+    near = find_near((before, after), smallest)
     kept = (before[near[0]], after[near[1]])
     found = shift(*kept, rules.p_value)
     said = _describe(found, kept, near)
@@ -109,7 +111,7 @@ def compare_metric(
     if two_speeds or too_many_far(near, rules.unstable_share):
         return replace(said, verdict=Verdict.UNSTABLE, reason=_far_in_words(near))
     needed = float(np.log1p(effect))
-    varies = variation_of_runs(_by_run(before, near[0], runs), rules.p_value)
+    varies = variation_of_nights(_nights(nights, smallest), found.error, rules.p_value)
     if found.p_value < rules.p_value and abs(found.estimate) >= needed:
         if abs(found.estimate) < varies:
             return replace(said, reason=f"{said.reason}; nights alone differ by {np.expm1(varies):.1%}")
@@ -135,7 +137,8 @@ def sessions_to_add(
     """
     effect = rules.minimum_effect if effect is None else effect
     seen = compare_metric(baseline, candidate, rules, effect=effect)
-    if seen.verdict is Verdict.UNSTABLE:
+    far = sum(seen.left_out) / max(1, len(baseline) + len(candidate))
+    if seen.verdict is Verdict.UNSTABLE or far > _SUSPICIOUS_FAR * rules.unstable_share:
         return len(candidate)
     if seen.change is None or seen.p_value is None:
         lacking = FEWEST_SESSIONS - len(candidate)
@@ -190,13 +193,10 @@ def _describe(found: Shift, kept: tuple[Floats, Floats], near: Sequence[Bools]) 
     )
 
 
-def _by_run(before: Floats, near: Bools, runs: Sequence[int]) -> list[Floats]:
-    """The baseline's sessions that are near, run by run."""
-    ends = np.cumsum(runs, dtype=int)
-    if len(ends) and ends[-1] != len(before):
-        raise ValueError(f"the runs have {ends[-1]} sessions, the baseline has {len(before)}")
-    starts = (0, *ends[:-1]) if len(ends) else ()
-    return [before[start:end][near[start:end]] for start, end in zip(starts, ends, strict=True)]
+def _nights(nights: Sequence[Sequence[float]], smallest: float) -> list[Floats]:
+    """Logarithms of the sessions of each night that are near."""
+    logs = [np.log(np.array(values, dtype=float)) for values in nights if values]
+    return [one[keep] for one, keep in zip(logs, find_near(logs, smallest), strict=True)] if logs else []
 
 
 def _confirmed(before: Floats, fresh: Floats, found: Shift, needed: float, rules: CompareRules) -> bool:

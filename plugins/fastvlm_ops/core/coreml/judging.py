@@ -97,7 +97,7 @@ def wanted_sessions(candidate: RunRecord, baseline: BaselineRecord | None, rules
     runs = _comparable(candidate, baseline).runs
     wanted = 0
     for metric in STATISTICAL if runs else ():
-        before = [value for part in _last_sessions(runs, metric, rules) for value in part]
+        before = _last_sessions(runs, metric, rules)
         found = candidate.values(metric)
         if before and found and _counts(candidate, metric):
             wanted = max(wanted, sessions_to_add(before, found, rules, effect=_effect(metric, rules)))
@@ -182,21 +182,21 @@ def _judge_statistical(
     metric: Metric, candidate: RunRecord, comparable: _Comparable, rules: CompareRules
 ) -> Finding | None:
     first, confirming = candidate.values_of_looks(metric)
-    parts = _last_sessions(comparable.runs, metric, rules)
-    if not (first or confirming or any(parts)):
+    before = _last_sessions(comparable.runs, metric, rules)
+    if not (first or confirming or before):
         return None
     gate = _counts(candidate, metric)
-    if not any(parts):
+    if not before:
         reason = comparable.reason or "the accepted runs did not tell it"
         value = median([*first, *confirming])
         return Finding(verdict=Verdict.INSUFFICIENT, value=value, reason=reason, gate=gate)
     found = compare_metric(
-        [value for part in parts for value in part],
+        before,
         first,
         rules,
         confirming=confirming,
         effect=_effect(metric, rules),
-        runs=[len(part) for part in parts],
+        nights=[run.values(metric) for run in comparable.runs],
     )
     hot = sum(one.conditions.thermal_end in _HOT for one in candidate.good_sessions)
     if found.change is not None and hot > rules.unstable_share * len(candidate.good_sessions):
@@ -224,16 +224,9 @@ def _finding(found: Comparison) -> Finding:
     )
 
 
-def _last_sessions(runs: Sequence[RunRecord], metric: Metric, rules: CompareRules) -> list[list[float]]:
-    """Values of the last sessions of the accepted runs, run by run, oldest first."""
-    parts: list[list[float]] = []
-    wanted = rules.baseline_sessions
-    for run in reversed(runs):
-        part = run.values(metric)[-wanted:] if wanted > 0 else []
-        wanted -= len(part)
-        if part:
-            parts.insert(0, part)
-    return parts
+def _last_sessions(runs: Sequence[RunRecord], metric: Metric, rules: CompareRules) -> list[float]:
+    """Values of the last sessions of the accepted runs, oldest first."""
+    return [value for run in runs for value in run.values(metric)][-rules.baseline_sessions :]
 
 
 def _judge_placement(candidate: RunRecord, comparable: _Comparable, rules: CompareRules) -> Finding | None:

@@ -19,12 +19,14 @@ class Shift:
     :param estimate: median of all differences between a value of one and a value of the other
     :param low: lower end of its confidence interval
     :param high: upper end
+    :param error: standard error of the estimate, by the width of the interval
     :param p_value: one-sided, in the direction of the estimate
     """
 
     estimate: float
     low: float
     high: float
+    error: float
     p_value: float
 
 
@@ -45,11 +47,14 @@ def shift(lower: Floats, upper: Floats, level: float) -> Shift:
     method = "asymptotic" if tied or pairs > _EXACT_PAIRS else "exact"
     alternative = "greater" if estimate >= 0 else "less"
     tested = mannwhitneyu(upper, lower, alternative=alternative, method=method)
-    width = -ndtri(level) * np.sqrt(pairs * (len(lower) + len(upper) + 1) / 12)
+    deviations = -float(ndtri(level))
+    width = deviations * np.sqrt(pairs * (len(lower) + len(upper) + 1) / 12)
     outside = max(0, min(int(np.floor(pairs / 2 - width)), (pairs - 1) // 2))
+    low, high = float(differences[outside]), float(differences[pairs - 1 - outside])
     return Shift(
         estimate=estimate,
-        low=float(differences[outside]),
-        high=float(differences[pairs - 1 - outside]),
+        low=low,
+        high=high,
+        error=(high - low) / (2 * deviations),
         p_value=min(1.0, float(tested.pvalue)),
     )

@@ -108,7 +108,8 @@ class BaselineRecord:
     Runs of all epochs may be in it: only those of the candidate's epoch are compared with it, and where there
     are none, the newest run tells what has changed.
 
-    :param runs: accepted ones, oldest first, at least one
+    :param runs: accepted ones, oldest first, at least one. The last sessions of them are compared with; runs
+        before those tell how much nights differ by themselves, so a dozen runs serve better than three
     :param accepted_at: when the newest was accepted; ISO 8601, UTC
     :param accepted_by: ``green``, or the user who approved it
     """

@@ -20,10 +20,9 @@ Bools = NDArray[np.bool_]
 # wide, so that of ordinary sessions hardly any is left out.
 _CUTS = ((2.0, 1 / 3, 0.4307), (4.0, 0.5, 0.6745), (4.0, 0.5, 0.6745))
 
-# What a share may exceed the limit by before it counts, in standard errors.
-_ERRORS = 0.7
-
-_FEWEST_RUNS, _FEWEST_OF_A_RUN = 3, 3
+_FEWEST_NIGHTS, _FEWEST_OF_A_NIGHT = 6, 3
+# With so few nights Student's factor would let hardly a change through: this is what a dozen ask for.
+_LARGEST_FACTOR = 2.7
 
 
 def find_near(groups: Sequence[Floats], smallest: float) -> tuple[Bools, ...]:
@@ -62,9 +61,7 @@ def too_many_far(near: Sequence[Bools], share: float) -> bool:
     :param share: the limit
     """
     found, error = _far_share(np.concatenate(near))
-    return found + _ERRORS * error >= share or any(
-        found - _ERRORS * error > share for found, error in map(_far_share, near)
-    )
+    return found + error >= share or any(found - error > share for found, error in map(_far_share, near))
 
 
 def has_two_speeds(slower: Floats, near: Bools, share: float) -> bool:
@@ -87,29 +84,31 @@ def _far_share(near: Bools) -> tuple[float, float]:
     return share, float(np.sqrt(share * (1 - share) / len(near)))
 
 
-def variation_of_runs(runs: Sequence[Floats], p_value: float) -> float:
-    """Return by how much one more run may lie above the runs by chance, beyond what its sessions explain.
+def variation_of_nights(nights: Sequence[Floats], error: float, p_value: float) -> float:
+    """Return by how much one more night may lie above the others by chance; 0 where only its sessions count.
 
-    Sessions of one night may agree with each other more than with those of other nights: then the nights are
-    what is counted, and a night is only worse if it differs from them by more than they do. It is 0 where the
-    sessions explain all of it, and where there are too few runs to tell.
+    Sessions of one night may agree with each other more than with those of other nights. Then the nights are
+    what is counted, and a night is only worse if it differs from them by more than they do. It is 0 too where
+    there are too few nights to tell.
 
-    :param runs: logarithms of the sessions of each run
-    :param p_value: chance of it, and of taking runs that do not differ for ones that do
+    :param nights: logarithms of the sessions of each night
+    :param error: standard error of the one night's level, by its sessions
+    :param p_value: chance of it
     """
-    from scipy.special import fdtrc, stdtrit
+    from scipy.special import stdtrit
 
-    runs = [run for run in runs if len(run) >= _FEWEST_OF_A_RUN]
-    if len(runs) < _FEWEST_RUNS:
+    nights = [night for night in nights if len(night) >= _FEWEST_OF_A_NIGHT]
+    if len(nights) < _FEWEST_NIGHTS:
         return 0.0
-    sizes = np.array([len(run) for run in runs])
-    centres = np.array([run.mean() for run in runs])
-    between, within = len(runs) - 1, int(sizes.sum()) - len(runs)
-    middle = float(sizes @ centres) / sizes.sum()
-    variance_between = float(sizes @ (centres - middle) ** 2) / between
-    variance_within = sum(float(((run - run.mean()) ** 2).sum()) for run in runs) / within
-    if variance_within > 0 and fdtrc(between, within, variance_between / variance_within) > p_value:
-        return 0.0
+    sizes = np.array([len(night) for night in nights])
+    levels = np.array([night.mean() for night in nights])
+    between, within = len(nights) - 1, int(sizes.sum()) - len(nights)
+    middle = float(sizes @ levels) / sizes.sum()
+    variance_between = float(sizes @ (levels - middle) ** 2) / between
+    variance_within = sum(float(((night - night.mean()) ** 2).sum()) for night in nights) / within
     size = (sizes.sum() - (sizes**2).sum() / sizes.sum()) / between
-    deviation = np.sqrt(max(0.0, variance_between - variance_within) / size)
-    return float(stdtrit(between, 1 - p_value) * deviation * np.sqrt(1 + 1 / len(runs)))
+    variance = (variance_between - variance_within) / size
+    if variance <= 0:
+        return 0.0
+    factor = min(float(stdtrit(between, 1 - p_value)), _LARGEST_FACTOR)
+    return factor * float(np.sqrt(variance * (1 + 1 / len(nights)) + error**2))

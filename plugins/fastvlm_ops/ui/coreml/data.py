@@ -107,12 +107,13 @@ def read_overview(store: Store, declared: Mapping[Subject, str | None] | None, r
         classes = {subject: _class_of(connection, subject, row) for subject, row in found.items()}
         recent = _recent(connection, newest_at, classes)
     wanted = set(found) if run_key else {*found, *(declared or {})}
+    by_device = {subject.device: found_class for subject, found_class in classes.items() if found_class}
     standings = [
         Standing(
             subject,
             run=found.get(subject),
             judged=judged.get(subject, ()),
-            hardware_class=classes.get(subject) or (declared or {}).get(subject),
+            hardware_class=by_device.get(subject.device) or (declared or {}).get(subject),
             declared=None if declared is None else subject in declared,
             recent=recent.get(subject, ()),
         )

@@ -114,7 +114,7 @@ class Detail:
     :param earlier: verdicts of other runs that were not OK, newest first
     :param moved: by run, what was said of operations that are planned elsewhere than before
     :param accepted: the row of ``coreml_baseline`` that was accepted last; None where none was
-    :param siblings: the same model with other compute units or on other devices
+    :param siblings: the same model on all devices and with all compute units, itself among them
     """
 
     standing: Standing
@@ -188,7 +188,7 @@ def read_detail(
             runs=choices,
             changes=[change for change in _changes(nights, rules) if change.at >= since],
             earlier=_earlier(said, run["run_key"]),
-            moved=_moved(connection, subject, since),
+            moved=_moved(connection, subject, since, nights),
             accepted=baselines[-1] if baselines else None,
             siblings=_siblings(connection, subject),
         )
@@ -211,27 +211,28 @@ def _nights(
     baseline_sessions: int,
 ) -> Iterator[Night]:
     accepted = {row["run_key"]: row for row in baselines}
-    shown = {row["run_key"] for row in rows}
-    earlier = [key for key in accepted if key not in shown]
-    latencies = _latencies(connection, subject, [*earlier[-_EARLIER_RUNS:], *shown])
-    verdicts: dict[str, str] = {}
+    read = [row["run_key"] for row in rows]
+    earlier = [row for row in baselines if row["run_key"] not in set(read)][-_EARLIER_RUNS:]
+    latencies = _latencies(connection, subject, [*(row["run_key"] for row in earlier), *read])
+    verdicts = _worst(said)
+    by_epoch: dict[str, list[float]] = defaultdict(list)
+    for row in earlier:
+        by_epoch[row["epoch"]] += latencies[row["run_key"]]
+    for row in rows:
+        key, epoch = row["run_key"], row["epoch"]
+        band = _band(by_epoch[epoch][-baseline_sessions:])
+        yield Night(row, latencies[key], verdicts.get(key, NOT_JUDGED), key in accepted, band)
+        if key in accepted:
+            by_epoch[epoch] += latencies[key]
+
+
+def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The worst verdict of each run that counted for a release."""
+    worst: dict[str, str] = {}
     for row in said:
         if row["gate"]:
-            worst = min(verdicts.get(row["run_key"], row["verdict"]), row["verdict"], key=rank)
-            verdicts[row["run_key"]] = worst
-    pending = list(accepted.values())  # in the order in which they were accepted
-    by_epoch: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        while pending and pending[0]["accepted_at"] <= row["measured_at"]:
-            before = pending.pop(0)
-            by_epoch[before["epoch"]] += latencies.get(before["run_key"], [])
-        yield Night(
-            row,
-            latencies.get(row["run_key"], []),
-            verdicts.get(row["run_key"], NOT_JUDGED),
-            row["run_key"] in accepted,
-            _band(by_epoch[row["epoch"]][-baseline_sessions:]),
-        )
+            worst[row["run_key"]] = min(worst.get(row["run_key"], row["verdict"]), row["verdict"], key=rank)
+    return worst
 
 
 def _band(values: Sequence[float]) -> tuple[float, float, float] | None:
@@ -283,17 +284,29 @@ def _earlier(said: Sequence[Mapping[str, Any]], run_key: str) -> list[Judged]:
     return [Judged(row) for row in reversed(others)][:EARLIER_VERDICTS]
 
 
-def _moved(connection: Any, subject: Subject, since: datetime) -> dict[str, list[Judged]]:
-    """By run: what was said of operations that are planned elsewhere than before."""
-    from sqlalchemy import select
+def _moved(
+    connection: Any, subject: Subject, since: datetime, nights: Sequence[Night]
+) -> dict[str, list[Judged]]:
+    """By run: what was said of operations that are planned elsewhere than before.
+
+    Of what was OK only a version's first runs are read: later ones may be compared with it.
+    """
+    from sqlalchemy import or_, select
 
     from fastvlm_ops.core.store.tables.coreml import verdicts
 
-    of_placement = verdicts.c.metric == Metric.PLACEMENT, verdicts.c.verdict != Verdict.OK
-    wanted = *about(verdicts, subject), verdicts.c.judged_at >= since, *of_placement
+    first: dict[str, str] = {}
+    for night in nights:
+        if cost_shares(night.run):
+            first.setdefault(night.run["digest"], night.run["run_key"])
+    telling = or_(verdicts.c.verdict != Verdict.OK, verdicts.c.run_key.in_(first.values()))
+    wanted = *about(verdicts, subject), verdicts.c.judged_at >= since, verdicts.c.metric == Metric.PLACEMENT
+    query = select(verdicts).where(*wanted, telling).order_by(verdicts.c.judged_at)
     found: dict[str, list[Judged]] = defaultdict(list)
-    for row in connection.execute(select(verdicts).where(*wanted)).mappings():
-        found[row["run_key"]].append(Judged(dict(row)))
+    for row in connection.execute(query).mappings():
+        judged = Judged(dict(row))
+        if judged.moved_operations or judged.verdict != Verdict.OK:
+            found[row["run_key"]].append(judged)
     return found
 
 
@@ -312,8 +325,7 @@ def _siblings(connection: Any, subject: Subject) -> list[Subject]:
     from fastvlm_ops.core.store.tables.coreml import runs
 
     query = select(runs.c.device, runs.c.compute_unit).where(runs.c.model == subject.model).distinct()
-    found = [Subject(subject.model, device, unit) for device, unit in connection.execute(query)]
-    return sorted(one for one in found if one != subject)
+    return sorted(Subject(subject.model, device, unit) for device, unit in connection.execute(query))
 
 
 def _epoch(run: Mapping[str, Any]) -> Epoch:
@@ -332,6 +344,5 @@ def _version(key: tuple[str, str], nights: Sequence[Night], moved: Mapping[str, 
         len(nights),
         statistics.median(latencies) if latencies else None,
         placed[-1] if placed else None,
-        # The same is said night after night.
-        list({one.reason: one for one in said}.values()),
+        list({one.reason: one for one in said}.values()),  # the same is said night after night
     )

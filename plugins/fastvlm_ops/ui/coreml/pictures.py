@@ -6,11 +6,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from fastvlm_ops.ui import formats
 from fastvlm_ops.ui.coreml.history import Change, Detail, EpochStart, Night
 from fastvlm_ops.ui.coreml.standing import IDENTICAL_DB, tone, write_db, write_ms
-from fastvlm_ops.ui.lines import Area, Cloud, Curve, Event, Limit, Picture, Spot, draw
+from fastvlm_ops.ui.lines import NARROW, Area, Cloud, Curve, Event, Limit, Picture, Spot, draw
 
 _LONGEST = timedelta(hours=40)
 """Between two nights that a line joins: a night without a result is a gap."""
@@ -19,6 +20,7 @@ _ROOM = 0.35
 _LEAST_ROOM = 0.02  # of the value: what hardly varies is not blown up
 _LABEL = 30
 _DB_STEP = 10.0
+_MIB = 1 << 20
 _TITLES = {"bad": "night: worse, or failed", "warn": "night: nothing certain", "good": "night: fine"}
 
 
@@ -124,6 +126,7 @@ def parity_picture(detail: Detail, least_db: float | None) -> Picture | None:
         spots=[_parity_spot(night, least_db) for night in measured],
         limits=[Limit("least", "at least", least_db)],
         scale=(low, high),
+        width=NARROW,
     )
 
 
@@ -141,7 +144,7 @@ def _parity_spot(night: Night, least_db: float | None) -> Spot:
     wrong = bool(bad) or (value is not None and least_db is not None and value < least_db)
     text = f"{formats.moment(night.at)}: {write_db(value)}, version {night.run['version']}"
     text += f", {formats.count(bad)} numbers are NaN or infinite" if bad else ""
-    title = "wrong: too far off, NaN or infinite" if wrong else "a run"
+    title = "wrong: too far off, NaN or infinite" if wrong else "right"
     return Spot("bad" if wrong else "good", title, night.at, None if bad else value, text)
 
 
@@ -156,6 +159,37 @@ def _parity_summary(measured: Sequence[Night], known: Sequence[float], least_db:
         parts.append(f"at least {write_db(least_db)} are wanted")
     parts.append(f"{wrong} runs had numbers that are NaN or infinite")
     return "; ".join(parts) + "."
+
+
+def other_pictures(detail: Detail) -> list[Picture]:
+    """Return the pictures of memory, loading and size, of those that are known.
+
+    :param detail: of the subject
+    """
+    drawn = (
+        ("memory", "Peak memory", "peak_memory_bytes", _MIB, "MiB"),
+        ("load", "First load", "load_cold_ms", 1, "ms"),
+        ("size", "Size of the package", "size_bytes", _MIB, "MiB"),
+    )
+    return [
+        _plain(detail.nights, *one)
+        for one in drawn
+        if any(night.run[one[2]] is not None for night in detail.nights)
+    ]
+
+
+def _plain(nights: Sequence[Night], name: str, title: str, column: str, part: int, unit: str) -> Picture:
+    values = [None if (value := night.run[column]) is None else value / part for night in nights]
+    known, write = [value for value in values if value is not None], partial(formats.amount, unit=unit)
+    return draw(
+        name,
+        title,
+        summary=f"{title} of {len(known)} runs: lowest {write(min(known))}, highest {write(max(known))},"
+        f" last {write(known[-1])}.",
+        write=write,
+        curves=[Curve("mean", "a run", [night.at for night in nights], values, _LONGEST)],
+        width=NARROW,
+    )
 
 
 def sparkline(recent: Sequence[tuple[datetime, float | None]], width: int = 110, height: int = 26) -> str:

@@ -17,7 +17,6 @@ from fastvlm_ops.core.config.coreml import (
     load_coreml,
 )
 from fastvlm_ops.core.coreml.devices.interface import ComputeUnit
-from fastvlm_ops.ui import addresses
 from fastvlm_ops.ui.access import may_read
 from fastvlm_ops.ui.coreml import data, history, pictures, standing
 from fastvlm_ops.ui.errors import told
@@ -113,6 +112,7 @@ def show_detail(
         windows=sorted({*history.WINDOWS, days}),
         latency=pictures.latency_picture(detail),
         parity=pictures.parity_picture(detail, rules.minimum_psnr_db if definitions else None),
+        pictures=pictures.other_pictures(detail),
         problem=problem,
         **_words(),
     )
@@ -125,8 +125,6 @@ def _words() -> dict[str, Any]:
         "cost_shares": standing.cost_shares,
         "tone": standing.tone,
         "write_db": standing.write_db,
-        "coreml_list": addresses.coreml_list,
-        "coreml_detail": addresses.coreml_detail,
     }
 
 

@@ -37,6 +37,7 @@ METRIC_TITLES: Mapping[str, str] = {
     Metric.STATUS: "run",
     Metric.LATENCY_P50: "latency, median",
     Metric.LATENCY_P90: "latency, p90",
+    Metric.LATENCY_TREND: "latency, trend",
     Metric.LOAD_COLD: "first load",
     Metric.LOAD_WARM: "later loads",
     Metric.PEAK_MEMORY: "peak memory",
@@ -46,6 +47,7 @@ METRIC_TITLES: Mapping[str, str] = {
     Metric.PLACEMENT: "placement",
     Metric.COMPRESSION: "compression",
 }
+_MOVED = ("operation", "kind", "before", "after", "cost_share", "is_new")
 UNITS_OF_COST = (("ane", "Neural Engine"), ("gpu", "GPU"), ("cpu", "CPU"), ("unknown", "unknown"))
 
 
@@ -66,11 +68,12 @@ def _write_bytes(value: float | None) -> str:
 
 
 _WRITTEN: Mapping[str, Callable[[float | None], str]] = {
-    **dict.fromkeys((Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
+    **dict.fromkeys((Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LATENCY_TREND), write_ms),
+    **dict.fromkeys((Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
     **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), _write_bytes),
     Metric.FLOPS: formats.amount,
     Metric.PARITY: write_db,
-    Metric.COMPRESSION: formats.share,
+    **dict.fromkeys((Metric.PLACEMENT, Metric.COMPRESSION), formats.share),
 }
 
 
@@ -81,10 +84,12 @@ class Subject(NamedTuple):
     device: str
     compute_unit: str
 
-    @property
-    def address(self) -> str:
-        """Its page, below the pages' root."""
-        return addresses.coreml_detail(*self)
+    def address(self, run_key: str = "") -> str:
+        """Return its page, below the pages' root.
+
+        :param run_key: whose verdicts are shown; empty for the newest
+        """
+        return addresses.coreml_detail(*self, run_key)
 
 
 def rank(verdict: str) -> int:
@@ -128,10 +133,23 @@ class Judged:
         return _number(self.row["details"], "high")
 
     @property
-    def moved_operations(self) -> list[Mapping[str, Any]]:
+    def moved_operations(self) -> list[dict[str, Any]]:
         """Operations that are planned elsewhere than before: name, kind, units and share of the cost."""
-        moved = self.row["details"].get("moved", ()) if isinstance(self.row["details"], Mapping) else ()
-        return [one for one in moved if isinstance(one, Mapping)]
+        moved = self.row["details"].get("moved") if isinstance(self.row["details"], Mapping) else None
+        found = [one for one in moved if isinstance(one, Mapping)] if isinstance(moved, list) else []
+        return [{name: one.get(name) for name in _MOVED} for one in found]
+
+    @property
+    def written_change(self) -> str:
+        """The change for people; of decibels and shares the difference, since they are no amounts."""
+        before, now = self.row["baseline_value"], self.row["value"]
+        if self.row["metric"] in (Metric.PLACEMENT, Metric.COMPRESSION, Metric.PARITY):
+            if before is None or now is None:
+                return ""
+            if self.row["metric"] == Metric.PARITY:
+                return f"{now - before:+.1f} dB".replace("-", "\u2212")
+            return formats.change(now - before).removesuffix("%") + "points"
+        return "" if self.row["change"] is None else formats.change(self.row["change"])
 
     def write(self, value: float | None) -> str:
         """Return a value of this metric for people; nothing where the metric has none.

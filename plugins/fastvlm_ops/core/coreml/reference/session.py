@@ -18,10 +18,11 @@ import numpy as np
 
 from fastvlm_ops.core.coreml.devices.interface import FailureCode
 from fastvlm_ops.core.coreml.errors import PackageRefusedError, UnsupportedOperationError
+from fastvlm_ops.core.coreml.inspecting import inspect_package
 from fastvlm_ops.core.coreml.reference.features import example
-from fastvlm_ops.core.coreml.reference.loading import quiet_coremltools
 from fastvlm_ops.core.coreml.reference.model import Arrays, ReferenceModel
 from fastvlm_ops.core.coreml.reference.translate import Precision
+from fastvlm_ops.core.coreml.specification import quiet_coremltools
 
 _SEED = 20
 
@@ -54,7 +55,7 @@ def run_session(order: Mapping[str, Any]) -> dict[str, Any]:
         "load_warm_ms": warm,
         "samples_ms": samples,
         "peak_memory_bytes": memory,
-        "operations": [[one.name, one.kind] for one in model.operations],
+        "operations": _costs(package, model),
     }
 
 
@@ -76,6 +77,16 @@ def run_interleaved(order: Mapping[str, Any]) -> dict[str, Any]:
             )
         pairs.append(best)
     return {"pairs": pairs[1:]}  # the first warms up
+
+
+def _costs(package: Path, model: ReferenceModel) -> list[tuple[str, str, float | None]]:
+    """Name and kind of each operation, and its share of the arithmetic; None where only a run tells it."""
+    inspection = inspect_package(package)
+    total = inspection.flops
+    return [
+        (one.name, one.kind, inspection.operation_flops.get(one.name, 0.0) / total if total else None)
+        for one in model.operations
+    ]
 
 
 def _inputs(model: ReferenceModel, file: str | None) -> Arrays:
