@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-ui bench-report demo demo-capacity prove-device down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench-capacity-fetch: setup ## time what capacity_forecast reads from Prometheus
 bench-capacity-scale: setup ## time 3,000 series x 90 dates through Airflow (ARGS="--dates 3 --services 20" for a part)
 	@scripts/prometheus.sh
 	$(python) -m benchmarks.capacity_scale $(ARGS)
+
+bench-coreml-reference: setup ## compare Core ML models on Linux with PyTorch (ARGS="--size 256 --rounds 1" is quick)
+	$(python) -m benchmarks.coreml_reference $(ARGS)
 
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report

@@ -69,6 +69,7 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
             ),
             "capacity fetch": markdown_table(_beside_rows(results / "capacity_fetch.json")),
             "capacity scale": _scale_in_words(results),
+            "coreml reference": _reference_in_words(results),
             "operations pages": markdown_table(_figure_rows(results / "ui.json")),
         },
     }
@@ -169,6 +170,14 @@ def _one_sentence(backup: dict[str, Any]) -> str:
         f"{first} on the first day, {second} on the second, to the same S3 server in the same run; "
         "every restore compared."
     )
+
+
+def _reference_in_words(results: Path) -> str:
+    file = results / "coreml-reference.json"
+    if not file.exists():
+        return "It has not been run yet."
+    run = _run_in_words(_details(results, "coreml-reference"))
+    return f"{markdown_table(_beside_rows(file))}\n\n{run}"
 
 
 def _run_in_words(details: dict[str, Any]) -> str:
