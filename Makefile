@@ -48,7 +48,7 @@ bench-capacity-scale: setup ## time 3,000 series x 90 dates through Airflow (ARG
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report
 
-bench-ui: setup ## time the Operations pages with 400 backups
+bench-ui: setup ## time the Operations pages with 400 backups, 100 services and 45 benchmarks a night
 	$(python) -m benchmarks.operations_pages $(ARGS)
 
 demo: setup ## start Airflow and S3 here, back a demo kit up and restore it

@@ -47,7 +47,7 @@ devices:
     backend: linux-reference
     compute_units: [ALL]
 """
-_CLASSES = {
+CLASSES = {
     PHONE: (HardwareClass.IPHONE, "iPhone16,1", "18.1", "22B83"),
     LAPTOP: (HardwareClass.MAC, "Mac15,3", "15.1", "24B83"),
     REFERENCE: (HardwareClass.LINUX_REFERENCE, "AMD EPYC 7B13", "6.8", "6.8.0-45-a3f1"),
@@ -245,7 +245,7 @@ def _night(
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     failure = story.failure if newest else None
     key = {"run_key": night_key(night), **story.subject._asdict()}
-    version = "1.14" if night >= NEW_VERSION else f"1.{9 + night // 20}"
+    version = "1.14" if night >= NEW_VERSION else f"1.{max(9 + night // 20, 0)}"
     level = story.latency_ms * (1 + (story.step if night >= NEW_VERSION else 0)) * generator.gauss(1, 0.004)
     values = [] if failure else [level * generator.lognormvariate(0, story.noise) for _ in range(12)]
     if story.subject == UNSTABLE and newest:
@@ -273,7 +273,7 @@ def _night(
 def _run(
     story: Story, night: int, values: Sequence[float], failure: tuple[FailureCode, str] | None
 ) -> dict[str, Any]:
-    kind, device_model, system, build = _CLASSES[story.subject.device]
+    kind, device_model, system, build = CLASSES[story.subject.device]
     if story.new_system_at is not None and night >= story.new_system_at:
         system, build = "18.2", "22C152"
     found = failure is None or failure[0] is not FailureCode.DEVICE_MISSING
