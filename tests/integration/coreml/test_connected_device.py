@@ -116,6 +116,16 @@ def test_it_is_built_and_compiled_once_and_installed_anew_after_cleaning_up(benc
     assert sum(call.startswith("xcrun coremlcompiler compile") for call in calls) == 2  # before and after
 
 
+def test_a_package_that_does_not_compile_is_no_lost_device(bench: Bench, tmp_path: Path) -> None:
+    package = tmp_path / "Tunnel-v1.mlpackage"  # a word that devicectl has for lost devices
+    shutil.copytree(bench.package, package)
+    backend = bench.backend(AppleScript(faults=(Fault(FaultKind.COMPILE, model="Tunnel"),)))
+    result = bench.run(backend, package=package)
+    assert result.failure is not None
+    assert result.failure.code == FailureCode.LOAD_FAILED
+    assert "Tunnel-v1.mlpackage cannot be compiled: coremlcompiler: error" in result.failure.detail
+
+
 def builds_of(bench: Bench) -> int:
     """Return how often the runner was built."""
     return sum(call[:2] == ["xcodebuild", "-workspace"] for call in bench.toolchain.calls())
