@@ -81,6 +81,12 @@ class Story:
     last: int = 0
 
 
+    @property
+    def is_likely(self) -> bool:
+        """Whether it may stand on a picture of the pages: what somebody chose with care may not."""
+        return all(reason != HOSTILE for _, reason, _, _ in self.said.values())
+
+
 REGRESSED = Subject(ENCODER, PHONE, "CPU_AND_NE")
 STEADY = Subject(ENCODER, PHONE, "ALL")
 IMPROVED = Subject(ENCODER, LAPTOP, "CPU_AND_NE")
