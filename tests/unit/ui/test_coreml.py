@@ -12,7 +12,11 @@ import pytest
 from sqlalchemy import insert
 
 from fastvlm_ops.core.config.coreml import CompareRules
+from fastvlm_ops.core.coreml.devices.interface import Device, HardwareClass, Placement, SessionResult
 from fastvlm_ops.core.coreml.epochs import Epoch
+from fastvlm_ops.core.coreml.judging import judge_run
+from fastvlm_ops.core.coreml.records import BaselineRecord, RunRecord
+from fastvlm_ops.core.coreml.storing import record_verdicts
 from fastvlm_ops.core.store import Store, open_store
 from fastvlm_ops.core.store.tables.coreml import baselines, runs, sessions, verdicts
 from fastvlm_ops.ui.coreml.data import read_overview
@@ -244,6 +248,8 @@ def test_intervals_and_moved_operations_are_read_from_details_of_any_shape() -> 
         ("parity", 200.0, "identical"),
         ("parity", 81.8, "81.8 dB"),
         ("compression", 0.5, "50 %"),
+        ("placement", 0.16, "16 % elsewhere"),
+        ("placement", None, "unknown"),
         ("status", None, ""),
         ("of_tomorrow", 1.0, ""),
     ],
@@ -437,3 +443,60 @@ def test_a_small_line_has_gaps_and_stays_inside() -> None:
     assert all(0 <= x <= 100 and 0 <= y <= 20 for x, y in points)
     assert points[2][1] < points[0][1]  # more is higher
     assert sparkline([(AT, 1.0), (AT + DAY, None)]) == sparkline([]) == ""
+
+
+# What the benchmarks themselves say.
+
+
+def record(night: int, latency_ms: float, unit: str) -> RunRecord:
+    placement = (
+        Placement("conv_1", "ios17.conv", "ane", 0.8),
+        Placement("pool_1", "ios17.avg_pool", unit, 0.2),
+    )
+    device = Device("phone", HardwareClass.IPHONE, "iPhone16,1", "18.1", "22B83")
+    epoch = Epoch.of(device.as_dict(), {"xcode": "16"}, "ALL")
+    sessions = tuple(
+        SessionResult(n, samples_ms=(latency_ms * (1 + 0.004 * (n % 4)),) * 5, placement=placement)
+        for n in range(12)
+    )
+    return RunRecord(
+        run_key=key(night),
+        device=device.as_dict(),
+        model="Encoder",
+        version="1",
+        digest=f"d{night}",
+        compute_unit="ALL",
+        epoch=epoch.key,
+        hardware_class=str(HardwareClass.IPHONE),
+        sessions=sessions,
+        toolchain={"xcode": "16"},
+        started_at=(AT - night * DAY).isoformat(),
+    )
+
+
+def test_what_was_judged_is_what_is_shown(store: Store) -> None:
+    candidate = record(0, 10.8, "cpu")
+    judgements = judge_run(candidate, BaselineRecord((record(2, 10.0, "ane"), record(1, 10.0, "ane"))), RULES)
+    shares = {"cost_share_ane": 0.8, "cost_share_gpu": 0.0, "cost_share_cpu": 0.2}
+    fill(store, runs, run(PHONE, digest="d0", latency_p50_ms=10.8, **shares))
+    record_verdicts(store, key(0), judgements)
+    found = one(store)
+    assert (found.verdict, [judged.metric for judged in found.worst]) == (
+        "REGRESSION",
+        ["latency_p50", "latency_p90", "placement"],
+    )
+    latency, placement = found.worst[0], found.worst[2]
+    assert latency.low is not None
+    assert latency.high is not None
+    assert latency.low < 0.08 < latency.high
+    assert latency.written_change == "+8.0 %"
+    assert placement.moved_operations == [
+        {
+            **{"operation": "pool_1", "kind": "ios17.avg_pool", "before": "ane", "after": "cpu"},
+            **{"cost_share": 0.2, "is_new": False},
+        }
+    ]
+    assert placement.written_change == "+20.0 points"
+    assert [judged.moved_operations for judged in detail(store).versions[0].moved] == [
+        placement.moved_operations
+    ]

@@ -67,13 +67,19 @@ def _write_bytes(value: float | None) -> str:
     return formats.size(None if value is None else round(value))
 
 
+def _write_elsewhere(value: float | None) -> str:
+    # What is judged is the share of the cost beside the unit that has most of it.
+    return formats.UNKNOWN if value is None else f"{formats.share(value)} elsewhere"
+
+
 _WRITTEN: Mapping[str, Callable[[float | None], str]] = {
     **dict.fromkeys((Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LATENCY_TREND), write_ms),
     **dict.fromkeys((Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
     **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), _write_bytes),
     Metric.FLOPS: formats.amount,
     Metric.PARITY: write_db,
-    **dict.fromkeys((Metric.PLACEMENT, Metric.COMPRESSION), formats.share),
+    Metric.PLACEMENT: _write_elsewhere,
+    Metric.COMPRESSION: formats.share,
 }
 
 
