@@ -80,7 +80,6 @@ class Story:
     failure: tuple[FailureCode, str] | None = None
     last: int = 0
 
-
     @property
     def is_likely(self) -> bool:
         """Whether it may stand on a picture of the pages: what somebody chose with care may not."""
@@ -95,6 +94,7 @@ UNSTABLE = Subject(DECODER, PHONE, "CPU_AND_NE")
 NEW_EPOCH = Subject(DECODER, PHONE, "ALL")
 MISSING = Subject(DECODER, LAPTOP, "CPU_AND_NE")
 FAILED = Subject(DECODER, REFERENCE, "ALL")
+OLD = Subject(NEW, PHONE, "ALL")
 UNDECLARED = Subject("LegacyTower", PHONE, "CPU_ONLY")
 _MOVED = [
     {
@@ -211,6 +211,7 @@ STORIES = (
             )
         },
     ),
+    Story(OLD, 7.7, last=9),
     Story(UNDECLARED, 33.0, shares=(0.0, 0.0, 1.0), psnr_db=None, last=9),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fastvlm_ops.ui.coreml.pictures import latency_picture, other_pictures, pari
 from fastvlm_ops.ui.coreml.standing import (
     NOT_JUDGED,
     NOT_MEASURED,
+    STALE,
     STALE_AFTER,
     Judged,
     Standing,
@@ -33,7 +35,7 @@ from fastvlm_ops.ui.coreml.standing import (
     tone,
 )
 
-AT = datetime(2026, 11, 24, 1, tzinfo=UTC)
+AT = datetime.now(UTC).replace(hour=1, minute=0, second=0, microsecond=0)  # what is older is stale
 DAY = timedelta(days=1)
 PHONE = Subject("Encoder", "phone", "ALL")
 REFERENCE = Subject("Encoder", "linux-reference", "ALL")
@@ -120,6 +122,7 @@ def test_the_worst_of_what_counts_is_the_verdict(store: Store) -> None:
         ("INSUFFICIENT", "warn"),
         (NOT_JUDGED, "warn"),
         (NOT_MEASURED, "warn"),
+        (STALE, "warn"),
         ("IMPROVEMENT", "good"),
         ("OK", "good"),
         ("A WORD OF TOMORROW", "bad"),
@@ -165,8 +168,6 @@ def test_the_list_is_of_the_newest_run_of_each_worst_first(store: Store) -> None
     assert overview.newest_at == AT
     assert one(store).run is not None
     assert one(store).run["version"] == "2"  # type: ignore[index]
-    assert not one(store).is_stale(AT + STALE_AFTER)
-    assert one(store).is_stale(AT + STALE_AFTER + DAY)
     of_run = read_overview(store, {Subject("New", "phone", "ALL"): None}, key(1))
     assert [(one.subject, one.verdict) for one in of_run.standings] == [(PHONE, "FAILED")]
 
@@ -174,16 +175,36 @@ def test_the_list_is_of_the_newest_run_of_each_worst_first(store: Store) -> None
 def test_what_was_never_measured_is_listed_and_what_is_not_declared_is_told(store: Store) -> None:
     new = Subject("New", "linux-reference", "ALL")
     fill(store, runs, run(PHONE))
-    fill(store, verdicts, said(PHONE))
+    fill(store, verdicts, said(PHONE, verdict="REGRESSION"))
     overview = read_overview(store, {new: "linux-reference"})
     assert [(one.subject, one.verdict, one.declared) for one in overview.standings] == [
         (new, NOT_MEASURED, True),
-        (PHONE, "OK", False),
+        (PHONE, "REGRESSION", False),  # which nobody wants to know any more
     ]
+    assert overview.count("REGRESSION") == 0
     assert overview.standings[0].is_apple is False
-    assert not overview.standings[0].is_stale(AT + 400 * DAY)
     assert read_overview(store, None).standings[0].declared is None
-    assert read_overview(store, {}, "").count("OK", NOT_MEASURED) == 1
+
+
+@pytest.mark.parametrize(
+    ("said_then", "now", "reason"),
+    [("OK", STALE, "it was OK 4 d ago"), ("REGRESSION", "REGRESSION", "about latency_p50")],
+)
+def test_what_was_good_long_ago_is_no_longer_known_to_be(
+    store: Store, said_then: str, now: str, reason: str
+) -> None:
+    row = run(PHONE, measured_at=datetime.now(UTC) - STALE_AFTER - DAY)
+    fill(store, runs, row)
+    fill(store, verdicts, said(PHONE, verdict=said_then))
+    found = one(store)
+    assert (found.said, found.verdict, found.is_stale) == (said_then, now, True)
+    assert found.tone != "good"
+    assert found.reason.startswith(reason)
+    undeclared = read_overview(store, {}).standings[0]
+    of_run = read_overview(store, None, key(0)).standings[0]
+    assert (undeclared.verdict, of_run.verdict) == (said_then, said_then)
+    fresh = replace(found, now=row["measured_at"] + STALE_AFTER)
+    assert (fresh.verdict, fresh.is_stale) == (said_then, False)
 
 
 def test_a_missing_device_keeps_its_class_and_has_no_latency(store: Store) -> None:
