@@ -51,7 +51,7 @@ bench-coreml-reference: setup ## compare Core ML models on Linux with PyTorch (A
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report
 
-bench-ui: setup ## time the Operations pages with 400 backups, 100 services and 45 benchmarks a night
+bench-ui: setup ## time the Operations pages with 400 backups, 100 services, a year of benchmarks
 	$(python) -m benchmarks.operations_pages $(ARGS)
 
 demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
