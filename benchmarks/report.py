@@ -154,7 +154,7 @@ def _series_in_words(capacity: dict[str, Any]) -> str:
 def _scale_in_words(results: Path) -> str:
     """The figure and where the time went; it takes so long that it may not have been run."""
     file = results / "capacity_scale.json"
-    if not file.exists():
+    if not file.exists() or not (results / "details" / file.name).exists():
         return "It has not been run yet."
     details = _details(results, "capacity_scale")
     parts = [markdown_table(_beside_rows(file)), markdown_table(details["tasks"])]
