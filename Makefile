@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-ui bench-report demo demo-capacity prove-device down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-ui bench-report demo demo-capacity prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -41,10 +41,14 @@ bench-capacity-fetch: setup ## time what capacity_forecast reads from Prometheus
 	@scripts/prometheus.sh
 	$(python) -m benchmarks.capacity_fetch $(ARGS)
 
+bench-capacity-scale: setup ## time 3,000 series x 90 dates through Airflow (ARGS="--dates 3 --services 20" for a part)
+	@scripts/prometheus.sh
+	$(python) -m benchmarks.capacity_scale $(ARGS)
+
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report
 
-bench-ui: setup ## time the Operations pages with 400 backups
+bench-ui: setup ## time the Operations pages with 400 backups, 100 services and 45 benchmarks a night
 	$(python) -m benchmarks.operations_pages $(ARGS)
 
 demo: setup ## start Airflow and S3 here, back a demo kit up and restore it

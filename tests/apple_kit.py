@@ -77,7 +77,7 @@ class Bench:
         scratch = self.folder / f"session-{len(self._sessions)}"
         scratch.mkdir()
         self._sessions.append(scratch)
-        values = {"warm_up": 1, "iterations": 2, "timeout_seconds": 60, "answer_timeout_seconds": 20, **more}
+        values = {"warm_up": 1, "iterations": 2, "timeout_seconds": 120, "answer_timeout_seconds": 60, **more}
         unit = values.pop("compute_unit", ComputeUnit.CPU_AND_NE)
         plan = SessionPlan(values.pop("package", self.package), unit, **values)
         return backend.run_session(found, plan, scratch)

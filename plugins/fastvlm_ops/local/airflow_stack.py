@@ -59,6 +59,7 @@ class AirflowStack:
     :param folders: where things are
     :param processes: that keeps its processes
     :param options: of the section ``[fastvlm_ops]``
+    :param parallelism: so many tasks run at once
     :param additions: to the environment of its processes
     """
 
@@ -68,6 +69,7 @@ class AirflowStack:
         processes: Processes,
         *,
         options: Mapping[str, Path],
+        parallelism: int = PARALLELISM,
         additions: Mapping[str, str] | None = None,
     ) -> None:
         self.folders = folders
@@ -77,6 +79,7 @@ class AirflowStack:
         self.database_url = f"sqlite:///{folders.home / 'airflow.db'}"
         self._port = free_ports(1)[0]
         self._options = options
+        self._parallelism = parallelism
         self._additions = dict(additions or {})
         self._keys = {
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -175,7 +178,7 @@ class AirflowStack:
         sections: dict[str, dict[str, object]] = {
             "core": {
                 "executor": "LocalExecutor",
-                "parallelism": PARALLELISM,
+                "parallelism": self._parallelism,
                 "dags_folder": folders.project / "dags",
                 "plugins_folder": folders.project / "plugins",
                 "load_examples": False,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.local.airflow_api import AirflowClient
-from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
+from fastvlm_ops.local.airflow_stack import PARALLELISM, USER, AirflowStack, Folders
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.kit import DATABASE
 from fastvlm_ops.local.metrics_history import write_history
@@ -34,16 +34,20 @@ def history_end() -> datetime:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a demo has beside what all have.
+    """What is special about one demo.
 
     :param include: folder of its definition files; that of the project where None
     :param connections: further ones, by id
     :param environment: additions to that of Airflow's processes
+    :param kit: whether there is a kit with a writer
+    :param parallelism: so many tasks run at once
     """
 
     include: Path | None = None
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    kit: bool = True
+    parallelism: int = PARALLELISM
 
 
 class Stack:
@@ -76,7 +80,11 @@ class Stack:
         if metrics:
             options["metrics_dir"] = state.folder / "metrics"
         self.airflow = AirflowStack(
-            folders, state.processes, options=options, additions=self._extras.environment
+            folders,
+            state.processes,
+            options=options,
+            additions=self._extras.environment,
+            parallelism=self._extras.parallelism,
         )
 
     def start(self, console: Console) -> None:
@@ -85,27 +93,29 @@ class Stack:
         :raises ProcessStartError: a process ended, or is not ready in time
         """
         began = time.monotonic()
-        console.say("building the demo kit, creating Airflow's database, starting SeaweedFS")
-        kit = self._start_kit("kit")
+        parts = ["building the demo kit"] if self._extras.kit else []
+        console.say(", ".join([*parts, "creating Airflow's database, starting SeaweedFS"]))
+        kit = self._start_kit("kit") if self._extras.kit else None
         if self._metrics:
             self._start_postgres()
         database = self.airflow.start_migration()
         self.s3.start()
         self.s3.make_bucket(BUCKET)
-        self._note("S3 server", began, console, "waiting for Airflow's database and the kit")
+        self._note("S3 server", began, console, "waiting for Airflow's database")
         if self._metrics:
             console.say("writing half a year of metrics, and loading them into Prometheus")
             self.prometheus = self._start_prometheus()
             self._note("Prometheus", began, console)
         self._finish(database, "airflow db migrate")
-        self._note("Airflow's database", began, console, "waiting for the kit")
+        self._note("Airflow's database", began, console, "starting Airflow")
         connections = {"fastvlm_s3": self._connection(), **self._extras.connections}
         if self.prometheus is not None:
             connections["fastvlm_prometheus"] = self.prometheus.connection()
         self.airflow.start(connections)
-        self._finish(kit, "building the demo kit")
-        self._note("demo kit", began, console, "starting its writer")
-        self._start_writer()
+        if kit is not None:
+            self._finish(kit, "building the demo kit")
+            self._note("demo kit", began, console, "starting its writer")
+            self._start_writer()
         self.airflow.wait(lambda line: console.say(f"Airflow: {line}"))
         self._note("Airflow", began, console)
 
@@ -158,7 +168,7 @@ class Stack:
         self.airflow.database_url = url.replace("+psycopg:", "+psycopg2:")
 
     def _start_prometheus(self) -> Prometheus:
-        """Start it with the history of a kit that ended this midnight, and what the S3 server serves."""
+        """Start it with its history, and what the S3 server serves."""
         (self.state.folder / "metrics").mkdir(exist_ok=True)
         server = Prometheus(
             self.state.folder / "prometheus",
@@ -166,12 +176,19 @@ class Stack:
             targets={"s3": self.s3.metrics_addresses},
             processes=self.state.processes,
         )
+        self.load_history(server)
+        server.start()
+        return server
+
+    def load_history(self, server: Prometheus) -> None:
+        """Load the history of a kit that ended this midnight.
+
+        :param server: that does not run yet
+        """
         file = self.state.scratch / "history.txt"
         write_history(file, end=history_end())
         server.load(file)
         file.unlink()
-        server.start()
-        return server
 
     def _start_kit(self, name: str, *options: str) -> Process:
         return self._start(name, "fastvlm_ops.local.kit", str(self.state.kit), *options)

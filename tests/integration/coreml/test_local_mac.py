@@ -78,8 +78,9 @@ def test_a_session_gives_what_core_ml_measured(bench: Bench) -> None:
 def test_each_fault_has_its_code(bench: Bench, fault: Fault, code: FailureCode, said: str) -> None:
     backend = mac(bench, AppleScript(faults=(fault,)))
     started = time.monotonic()
-    result = bench.run(backend, timeout_seconds=25)
-    assert time.monotonic() - started < 40  # a bound, not a speed
+    # Importing coremltools alone takes seconds, and many on a machine that does other things too.
+    result = bench.run(backend, timeout_seconds=30 if fault.kind == FaultKind.HANG else 120)
+    assert time.monotonic() - started < 180  # a bound, not a speed
     assert result.failure is not None
     assert (result.failure.code, result.samples_ms) == (code, ())
     assert said in result.failure.detail

@@ -35,6 +35,7 @@ FEWEST_SESSIONS = 5  # of a group: 5 against 5 is the least that can reach p < 0
 
 # A first look asks for more from here on: well below an alarm, so that hardly a true one is turned away.
 _SUSPICIOUS_P, _SUSPICIOUS_EFFECT = 0.02, 0.6
+_SUSPICIOUS_FAR = 0.6  # of the share of throttled sessions with which nothing is concluded
 # What the added sessions by themselves must show: they are few, and the alarm is already held by all.
 _CONFIRMING_P, _CONFIRMING_EFFECT = 0.05, 0.5
 # Sessions within so many effects of their group's centre are never taken for throttled ones.
@@ -136,7 +137,8 @@ def sessions_to_add(
     """
     effect = rules.minimum_effect if effect is None else effect
     seen = compare_metric(baseline, candidate, rules, effect=effect)
-    if seen.verdict is Verdict.UNSTABLE:
+    far = sum(seen.left_out) / max(1, len(baseline) + len(candidate))
+    if seen.verdict is Verdict.UNSTABLE or far > _SUSPICIOUS_FAR * rules.unstable_share:
         return len(candidate)
     if seen.change is None or seen.p_value is None:
         lacking = FEWEST_SESSIONS - len(candidate)

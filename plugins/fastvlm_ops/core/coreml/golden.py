@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import stat
-import zipfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastvlm_ops.core.coreml.arrays import Arrays, ArraysError, read_arrays, write_arrays
 from fastvlm_ops.core.coreml.errors import GoldenError
 
 SCHEMA_VERSION = 1
@@ -29,9 +26,6 @@ DESCRIPTION = "golden.json"
 INPUTS = "inputs.npz"
 OUTPUTS = "outputs.npz"
 _DESCRIPTION_BYTES = 1 << 16
-_ARRAY_BYTES = 1 << 31
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -60,14 +54,14 @@ class Golden:
 
         :raises GoldenError: they cannot be read
         """
-        return read_arrays(self.inputs)
+        return _read(self.inputs)
 
     def read_outputs(self) -> dict[str, NDArray[Any]]:
         """Return the outputs by name.
 
         :raises GoldenError: they cannot be read
         """
-        return read_arrays(self.outputs)
+        return _read(self.outputs)
 
 
 def write_golden(
@@ -140,51 +134,11 @@ def load_golden(folder: Path) -> Golden:
     return Golden(folder / INPUTS, folder / OUTPUTS, both[:16], **texts)
 
 
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays by name, as ``.npz``; the same arrays give the same bytes.
-
-    :param path: of the file, replaced at once when all is written
-    :param arrays: by name
-    """
-    temporary = path.with_name(f".{path.name}")
-    # Not np.savez: to it an array named `file` would be its own argument.
-    with zipfile.ZipFile(temporary, "w") as archive:
-        for name, values in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(values), allow_pickle=False)
-    temporary.replace(path)
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` by name. It may come from anywhere: nothing in it is executed.
-
-    :param path: of the file
-    :raises GoldenError: it cannot be read, has objects, or is larger than outputs are
-    """
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            size = sum(entry.file_size for entry in entries)
-            if size > _ARRAY_BYTES:
-                raise GoldenError(f"{path}: has {size} bytes of arrays, more than {_ARRAY_BYTES}")
-            return {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in entries}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise GoldenError(f"{path}: is no file of arrays: {error}") from error
-
-
-def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
-    with archive.open(entry) as file:
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        version = np.lib.format.read_magic(file)
-        if version not in read:
-            raise ValueError(f"{entry.filename} is of the unknown version {version}")
-        shape, fortran, kind = read[version](file)
-        if kind.hasobject:
-            raise ValueError(f"{entry.filename} has objects")
-        # Before anything is made of that size: NumPy would ask for whatever the header says.
-        if math.prod(shape) * kind.itemsize != entry.file_size - file.tell():
-            raise ValueError(f"{entry.filename} has not the bytes of an array of the shape {shape}")
-        return np.ndarray(shape, kind, bytearray(file.read()), order="F" if fortran else "C")
+        return read_arrays(path)
+    except ArraysError as error:
+        raise GoldenError(str(error)) from error
 
 
 def _read_small(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -24,13 +25,13 @@ def hash_structure(function: Any) -> str:
     :raises UnusableSpecificationError: something takes a value that nothing before it gives
     """
     hasher = hashlib.sha256()
-    values: dict[str, Any] = {value.name: f"input {place}" for place, value in enumerate(function.inputs)}
-    _hash_block(hasher, block_of(function), values, count())
+    inputs: dict[str, Any] = {value.name: f"input {place}" for place, value in enumerate(function.inputs)}
+    _hash_block(hasher, block_of(function), ChainMap(inputs), count())
     return hasher.hexdigest()
 
 
-def _hash_block(hasher: Any, block: Any, outside: Mapping[str, Any], numbers: Iterator[int]) -> None:
-    values = dict(outside)
+def _hash_block(hasher: Any, block: Any, outside: ChainMap[str, Any], numbers: Iterator[int]) -> None:
+    values = outside.new_child()  # seen by this block alone
     values.update((value.name, next(numbers)) for value in block.inputs)
     for operation in block.operations:
         if operation.type == "const" or operation.type.startswith("constexpr_"):

@@ -125,6 +125,7 @@ def _described(state: State, device: ScriptedDevice) -> dict[str, Any]:
             "deviceType": device.kind,
             "marketingName": device.name,
             "productType": device.model,
+            "reality": "simulated" if device.simulated else "physical",
             "udid": device.udid,
         },
         "identifier": device.identifier,
@@ -137,7 +138,7 @@ def _there(state: State, options: argparse.Namespace) -> ScriptedDevice:
     if device is None:
         raise FailedError("The specified device was not found.")
     if state.has_gone(device) or device.state == "unavailable":
-        raise FailedError(_GONE)
+        raise FailedError(f"{_GONE} (device {device.identifier}, {device.udid})")
     (state.home(device) / "woken").touch()
     return device
 

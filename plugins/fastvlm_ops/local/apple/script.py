@@ -62,6 +62,7 @@ class ScriptedDevice:
     :param developer_mode: whether it is on
     :param state: of the tunnel; ``disconnected`` becomes ``connected`` when the device is asked for something
     :param locked: whether it waits for its passcode
+    :param simulated: whether it is a simulator, which newer tools list as well
     """
 
     name: str = "Test iPhone"
@@ -74,6 +75,7 @@ class ScriptedDevice:
     developer_mode: bool = True
     state: str = "connected"
     locked: bool = False
+    simulated: bool = False
 
 
 @dataclass(frozen=True)

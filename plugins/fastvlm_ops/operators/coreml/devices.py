@@ -129,7 +129,7 @@ class BenchmarkModelOperator(CoreMLOperator):
 
         definitions = self.definitions
         work = self._work(store, definitions, key)
-        rules = definitions.sessions
+        rules = definitions.sessions_on(definitions.device(self.device))
         if self.sessions is not None:
             rules = rules.model_copy(update={"count": int(self.sessions)})
 

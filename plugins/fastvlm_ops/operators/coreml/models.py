@@ -86,11 +86,11 @@ class InspectModelOperator(CoreMLOperator):
         with self.open_store() as store:
             record_model(store, name=self.package["model"], inspection=inspection.as_dict(), **identity)
         self.log.info(
-            "%s: %d bytes, %d parameters, %.3g FLOPs, compressed %s",
+            "%s: %d bytes, %d parameters, %s FLOPs, compressed %s",
             path.name,
             inspection.size_bytes,
             inspection.parameters,
-            inspection.flops,
+            "unknown" if inspection.flops is None else f"{inspection.flops:.3g}",
             dict(inspection.compression) or "nothing",
         )
         return {"model": self.package["model"], **identity, "size_bytes": inspection.size_bytes}

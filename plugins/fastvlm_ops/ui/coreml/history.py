@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.coreml.epochs import Epoch, what_changed
@@ -25,6 +26,8 @@ from fastvlm_ops.ui.coreml.standing import (
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.config.coreml import CompareRules
+    from fastvlm_ops.core.coreml.changepoints import ChangePoint
+    from fastvlm_ops.core.coreml.changepoints import Night as Levels
     from fastvlm_ops.core.store import Store
 
 WINDOWS = (30, 90, 365, 800)
@@ -176,9 +179,9 @@ def read_detail(
         read = [dict(row) for row in rows][::-1]
         hardware_class = newest_class(connection, subject)
         same = [row for row in read if row["hardware_class"] in (hardware_class, None)]
-        said = _said(connection, subject, since)
+        verdicts = _worst(connection, subject, since)
         baselines = _baselines(connection, subject)
-        nights = list(_nights(connection, subject, same, said, baselines, rules.baseline_sessions))
+        nights = list(_nights(connection, subject, same, verdicts, baselines, rules.baseline_sessions))
         return Detail(
             standing=Standing(
                 subject, dict(run), _judged(connection, subject, run["run_key"]), hardware_class
@@ -187,7 +190,7 @@ def read_detail(
             elsewhere=sum(row["measured_at"] >= since and row not in same for row in read),
             runs=choices,
             changes=[change for change in _changes(nights, rules) if change.at >= since],
-            earlier=_earlier(said, run["run_key"]),
+            earlier=_earlier(connection, subject, since, run["run_key"]),
             moved=_moved(connection, subject, since, nights),
             accepted=baselines[-1] if baselines else None,
             siblings=_siblings(connection, subject),
@@ -197,16 +200,23 @@ def read_detail(
 def _changes(nights: Sequence[Night], rules: CompareRules) -> Iterator[Change]:
     from fastvlm_ops.core.coreml import changepoints
 
-    series = [changepoints.Night(tuple(night.latencies), night.run["epoch"]) for night in nights]
-    for one in changepoints.find_change_points(series, rules):
+    series = tuple(changepoints.Night(tuple(night.latencies), night.run["epoch"]) for night in nights)
+    for one in _find_change_points(series, rules):
         yield Change(nights[one.index].at, one.before, one.after, one.change, one.p_value)
+
+
+@lru_cache(maxsize=64)  # a page is looked at more often than nights come
+def _find_change_points(series: tuple[Levels, ...], rules: CompareRules) -> list[ChangePoint]:
+    from fastvlm_ops.core.coreml.changepoints import find_change_points
+
+    return find_change_points(series, rules)
 
 
 def _nights(
     connection: Any,
     subject: Subject,
     rows: Sequence[Mapping[str, Any]],
-    said: Sequence[Mapping[str, Any]],
+    verdicts: Mapping[str, str],
     baselines: Sequence[Mapping[str, Any]],
     baseline_sessions: int,
 ) -> Iterator[Night]:
@@ -214,7 +224,6 @@ def _nights(
     read = [row["run_key"] for row in rows]
     earlier = [row for row in baselines if row["run_key"] not in set(read)][-_EARLIER_RUNS:]
     latencies = _latencies(connection, subject, [*(row["run_key"] for row in earlier), *read])
-    verdicts = _worst(said)
     by_epoch: dict[str, list[float]] = defaultdict(list)
     for row in earlier:
         by_epoch[row["epoch"]] += latencies[row["run_key"]]
@@ -224,15 +233,6 @@ def _nights(
         yield Night(row, latencies[key], verdicts.get(key, NOT_JUDGED), key in accepted, band)
         if key in accepted:
             by_epoch[epoch] += latencies[key]
-
-
-def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The worst verdict of each run that counted for a release."""
-    worst: dict[str, str] = {}
-    for row in said:
-        if row["gate"]:
-            worst[row["run_key"]] = min(worst.get(row["run_key"], row["verdict"]), row["verdict"], key=rank)
-    return worst
 
 
 def _band(values: Sequence[float]) -> tuple[float, float, float] | None:
@@ -266,22 +266,31 @@ def _judged(connection: Any, subject: Subject, run_key: str) -> list[Judged]:
     return worst_first(dict(row) for row in connection.execute(query).mappings())
 
 
-def _said(connection: Any, subject: Subject, since: datetime) -> list[Mapping[str, Any]]:
-    """Verdicts since then, oldest first, without their details: those of operations are long."""
+def _worst(connection: Any, subject: Subject, since: datetime) -> dict[str, str]:
+    """By run: the worst verdict that counted for a release."""
+    from sqlalchemy import select
+
+    from fastvlm_ops.core.store.tables.coreml import verdicts
+
+    wanted = *about(verdicts, subject), verdicts.c.judged_at >= since, verdicts.c.gate
+    query = select(verdicts.c.run_key, verdicts.c.verdict).where(*wanted).distinct()
+    worst: dict[str, str] = {}
+    for run_key, verdict in connection.execute(query):
+        worst[run_key] = min(worst.get(run_key, verdict), verdict, key=rank)
+    return worst
+
+
+def _earlier(connection: Any, subject: Subject, since: datetime, run_key: str) -> list[Judged]:
+    """What was not good in other runs, newest first; without details: those of operations are long."""
     from sqlalchemy import select
 
     from fastvlm_ops.core.store.tables.coreml import verdicts
 
     columns = [column for column in verdicts.c if column.name != "details"]
-    wanted = *about(verdicts, subject), verdicts.c.judged_at >= since
-    query = select(*columns).where(*wanted).order_by(verdicts.c.judged_at)
-    return [{**row, "details": {}} for row in connection.execute(query).mappings()]
-
-
-def _earlier(said: Sequence[Mapping[str, Any]], run_key: str) -> list[Judged]:
-    """What was not good in other runs, newest first."""
-    others = [row for row in said if row["run_key"] != run_key and row["verdict"] != Verdict.OK]
-    return [Judged(row) for row in reversed(others)][:EARLIER_VERDICTS]
+    wanted = *about(verdicts, subject), verdicts.c.judged_at >= since, verdicts.c.run_key != run_key
+    query = select(*columns).where(*wanted, verdicts.c.verdict != Verdict.OK)
+    newest = query.order_by(verdicts.c.judged_at.desc(), verdicts.c.metric).limit(EARLIER_VERDICTS)
+    return [Judged({**row, "details": {}}) for row in connection.execute(newest).mappings()]
 
 
 def _moved(

@@ -222,7 +222,8 @@ def conditions(folder: Path, batt: str = "", therm: str = "", power: str = "") -
 
 
 def test_a_mac_tells_its_state(tmp_path: Path) -> None:
-    batt = "Now drawing from 'AC Power'\n -InternalBattery-0 (id=1)\t93%; charging; 0:20 remaining present: true\n"
+    battery = " -InternalBattery-0 (id=1)\t93%; charging; 0:20 remaining present: true\n"
+    batt = f"Now drawing from 'AC Power'\n{battery}"
     therm = "Note: No thermal warning level has been recorded\n"
     assert conditions(tmp_path, batt, therm, " lowpowermode         1\n") == Conditions(
         thermal_start="nominal", low_power=True, battery_percent=93, charging=True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from benchmarks.coreml_inspection import SIZE_BYTES, edit_specification, grow_weights
 from fastvlm_ops.core.coreml.errors import PackageRefusedError
@@ -268,3 +272,36 @@ class TestHostile:
     def test_what_it_says_of_itself_is_cut_short(self, own_package: Path) -> None:
         edit_specification(own_package, lambda m: setattr(m.description.metadata, "author", "a" * 10**6))
         assert inspect_package(own_package).author == "a" * 500
+
+    @pytest.mark.parametrize(
+        ("edit", "expected"),
+        [
+            (lambda model: name_operations(model, 1001), "kinds of operations are more than any model has"),
+            (lambda model: setattr(first(model, "linear"), "type", "x" * 501), "more than 500 characters"),
+        ],
+    )
+    def test_names_that_would_fill_a_database(
+        self, own_package: Path, edit: Callable[[Any], None], expected: str
+    ) -> None:
+        edit_specification(own_package, edit)
+        assert expected in refusal(own_package)
+
+    @given(seed=st.integers(0, 2**32))
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_bytes_that_changed_are_told_or_refused(self, own_package: Path, seed: int) -> None:
+        chance, file = random.Random(seed), own_package / MODEL
+        good = file.read_bytes()
+        content = bytearray(good)
+        for _ in range(chance.choice([1, 2, 8])):
+            place = chance.randrange(len(content))
+            content[place : place + chance.randrange(3)] = chance.randbytes(chance.randrange(3))
+        file.write_bytes(content)
+        with contextlib.suppress(PackageRefusedError):  # and nothing else
+            json.dumps(inspect_package(own_package).as_dict())
+        file.write_bytes(good)
+
+
+def name_operations(model: Any, count: int) -> None:
+    block = model.mlProgram.functions["main"].block_specializations["CoreML7"]
+    for number in range(count):
+        block.operations.add().type = f"operation_{number}"

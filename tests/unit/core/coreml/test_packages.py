@@ -229,3 +229,9 @@ class TestDigest:
         (own_package / "more").symlink_to("Manifest.json")
         with pytest.raises(PackageRefusedError, match="more is a symbolic link"):
             digest(own_package)
+
+    def test_nor_has_a_package_that_is_a_link(self, own_package: Path) -> None:
+        link = own_package.with_name("latest.mlpackage")
+        link.symlink_to(own_package)
+        with pytest.raises(PackageRefusedError, match="links are not followed"):
+            digest(link)

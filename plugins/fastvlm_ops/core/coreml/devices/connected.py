@@ -36,8 +36,8 @@ from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 from fastvlm_ops.core.coreml.devices.versions import xcode_version
 
 _CLASSES = {"iphone": HardwareClass.IPHONE, "ipad": HardwareClass.IPAD, "mac": HardwareClass.MAC}
-_EXECUTABLE = "ModelRunner"
 _CLEANING_SECONDS = 20.0
+EMPTIED = "emptied.txt"
 
 
 class ConnectedDeviceBackend:
@@ -73,6 +73,7 @@ class ConnectedDeviceBackend:
         self._builds = builds or Path.home() / ".cache" / "fastvlm-ops" / "model-runner"
         self._control = DeviceCtl(environment)
         self._bundle = ""
+        self._private: set[str] = set()
         self._compiled: dict[tuple[Path, int], tuple[Path, ModelFeatures]] = {}
         self._workplace: tempfile.TemporaryDirectory[str] | None = None
 
@@ -90,7 +91,7 @@ class ConnectedDeviceBackend:
         try:
             found = self._find()
         except DeviceTroubleError as error:
-            return error.failure
+            return self._told(error)
         return Device(
             name=self.name,
             hardware_class=_CLASSES[found.kind],
@@ -114,17 +115,16 @@ class ConnectedDeviceBackend:
                     FailureCode.NOT_READY, "the device is locked; unlock it and turn auto-lock off"
                 )
         except DeviceTroubleError as error:
-            return error.failure
+            return self._told(error)
         return None
 
     def run_session(self, device: Device, plan: SessionPlan, scratch: Path) -> SessionResult:
         """Launch the runner, load the model, predict, and end the runner."""
         started = datetime.now(UTC).isoformat()
-        deadline = time.monotonic() + plan.timeout_seconds
         try:
-            result = self._session(plan, scratch, deadline)
+            result = self._session(plan, scratch)
         except DeviceTroubleError as error:
-            result = SessionResult(index=0, failure=error.failure)
+            result = SessionResult(index=0, failure=self._told(error))
         except OSError as error:
             detail = f"a file of the session cannot be written or read: {error}"
             result = SessionResult(index=0, failure=Failure(FailureCode.INTERNAL, detail))
@@ -137,31 +137,35 @@ class ConnectedDeviceBackend:
             self._workplace = None
             self._compiled.clear()
         with contextlib.suppress(DeviceTroubleError):
-            container = self._container(self._find(), self._bundle or self._signing.bundle)
-            if self._control.is_installed(container):
-                self._end_strays(container)
+            container = Container(self._find(), self._bundle or self._signing.bundle)
+            if self._control.installed_at(container):
+                self._control.end_app(container)
                 self._control.uninstall(container)
         self._bundle = ""
 
     def left_behind(self) -> str:
         """Say what is on the device after cleaning up; empty where nothing is."""
         try:
-            container = self._container(self._find(), self._signing.bundle)
-            installed = self._control.is_installed(container)
+            container = Container(self._find(), self._signing.bundle)
+            installed = self._control.installed_at(container)
         except DeviceTroubleError as error:
-            return f"that cannot be told: {error.failure.detail}"
+            return f"that cannot be told: {self._told(error).detail}"
         return f"the runner {container.bundle} is still installed" if installed else ""
+
+    def _told(self, error: DeviceTroubleError) -> Failure:
+        """Return a failure without what names the device or its owner: tools say both."""
+        detail = error.failure.detail
+        for name in (*self._private, self._identifier, self._signing.team, self._signing.profile):
+            detail = detail.replace(name, "…") if name else detail
+        return replace(error.failure, detail=detail)
 
     def _find(self) -> AppleDevice:
         if self._identifier:
             check_identifier(self._identifier)
         found = self._pick(self._control.devices())
-        if found.state == "connected":
-            return found
-        if found.state != "unavailable":
-            with contextlib.suppress(DeviceTroubleError):
-                self._control.connect(found)
-                found = self._pick(self._control.devices())
+        self._private |= {found.identifier, found.udid}
+        if found.state != "connected":
+            found = self._control.awake(found.identifier) or found
         if found.state != "connected":
             detail = f"the device is known but {found.state or 'in no known state'}; connect and unlock it"
             raise DeviceTroubleError(FailureCode.DEVICE_DISCONNECTED, detail)
@@ -186,16 +190,19 @@ class ConnectedDeviceBackend:
             raise DeviceTroubleError(FailureCode.DEVICE_MISSING, detail)
         return reachable[0]
 
-    def _session(self, plan: SessionPlan, scratch: Path, deadline: float) -> SessionResult:
+    def _session(self, plan: SessionPlan, scratch: Path) -> SessionResult:
         found = self._find()
-        compiled, features = self._compile(plan.package, deadline)
+        compiled, features = self._compile(plan)
         if images := [one.name for one in features.inputs if one.is_image]:
             detail = (
                 f"the ModelRunner of coremltools 9 takes no images: {', '.join(images)}; make it an array"
             )
             raise DeviceTroubleError(FailureCode.UNSUPPORTED_MODEL, detail)
         inputs = Inputs(make_inputs(features, plan.inputs))
-        container = self._ready(found, deadline)
+        container = self._install(found)
+        deadline = time.monotonic() + plan.timeout_seconds
+        self._control.end_app(container)  # one that an earlier task left, with what it had been sent
+        self._empty(container, plan.timeout_seconds)
         app = self._control.launch(container, scratch / "app.log")
         try:
             runner = ModelRunner(
@@ -210,49 +217,39 @@ class ConnectedDeviceBackend:
         finally:
             self._end(app, container)
 
-    def _compile(self, package: Path, deadline: float) -> tuple[Path, ModelFeatures]:
+    def _compile(self, plan: SessionPlan) -> tuple[Path, ModelFeatures]:
         """Compile a package once for all its sessions."""
+        package = plan.package
         key = (package.resolve(), (package / "Manifest.json").stat().st_mtime_ns)
         if key not in self._compiled:
             if self._workplace is None:
                 self._workplace = tempfile.TemporaryDirectory(prefix="fastvlm-compiled-")
             folder = Path(tempfile.mkdtemp(dir=self._workplace.name))
             features = read_features(package)
-            seconds = max(deadline - time.monotonic(), 1.0)
-            compiled = compile_package(package, folder, self._control.environment, seconds)
+            environment = self._control.environment
+            compiled = compile_package(package, folder, environment, plan.timeout_seconds)
             self._compiled[key] = (compiled, features)
         return self._compiled[key]
 
-    def _ready(self, found: AppleDevice, deadline: float) -> Container:
-        """Install the runner where it is not, and see that nothing of an earlier session is there."""
+    def _install(self, found: AppleDevice) -> Container:
+        """Build and install the runner, once; that has a time of its own, for Xcode takes minutes."""
         if not self._bundle:
-            seconds = max(deadline - time.monotonic(), 1.0)
             environment = self._control.environment
-            self._bundle = install_runner(found, self._signing, self._builds, environment, seconds)
-        container = self._container(found, self._bundle)
-        self._end_strays(container)
-        self._empty(container, max(deadline - time.monotonic(), 1.0))
-        return container
+            self._bundle = install_runner(found, self._signing, self._builds, environment)
+        return Container(found, self._bundle)
 
     def _end(self, app: AppProcess, container: Container) -> None:
         app.stop()
         with contextlib.suppress(DeviceTroubleError):
-            self._end_strays(container)
+            self._control.end_app(container)
             self._empty(container, _CLEANING_SECONDS)
-
-    def _end_strays(self, container: Container) -> None:
-        """Kill runners that a console which was killed left behind."""
-        for pid in self._control.processes(container, _EXECUTABLE):
-            with contextlib.suppress(DeviceTroubleError):
-                self._control.terminate(container, pid)
 
     def _empty(self, container: Container, seconds: float) -> None:
         """Remove what was sent and answered: the runner keeps all of it, models too."""
         with tempfile.TemporaryDirectory(prefix="fastvlm-empty-") as folder:
+            # Not empty itself, so that the folder is made anew whatever removing takes away.
+            (Path(folder) / EMPTIED).write_text("nothing is here\n")
             self._control.copy_to(container, Path(folder), FOLDER, seconds, replace=True)
-
-    def _container(self, found: AppleDevice, bundle: str) -> Container:
-        return Container(found, bundle)
 
 
 def _measure(

@@ -263,9 +263,8 @@ class ModelRunner:
 
     def _check_there(self) -> None:
         """Tell a device that went away from an app that does not answer."""
-        identifier = self._container.device.identifier
-        found = [one for one in self._control.devices() if one.identifier == identifier]
-        if not found or found[0].state != "connected":
+        found = self._control.awake(self._container.device.identifier)
+        if found is None or found.state != "connected":
             detail = "the device went away during the session; look at its cable, or its network"
             raise DeviceTroubleError(FailureCode.DEVICE_DISCONNECTED, detail)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from tests.coreml_numpy import sigmoid
 from tests.unit.core.coreml.reference.programs import Case, normal, uniform, whole
 
 X = normal(2, 3, 4)
@@ -15,11 +16,6 @@ SMALL = uniform(-0.9, 0.9, 2, 3)
 POSITIVE = uniform(0.2, 4, 2, 3)
 NUMBERS, DIVISORS = whole(-20, 20, 3, 4), np.array([[3], [-4], [7]], np.int32)
 IMAGE = normal(2, 3, 4, 5)
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e⁻ˣ)."""
-    return 1 / (1 + np.exp(-x))
 
 
 def _unary(name: str, expect: Callable[..., Any], x: np.ndarray, form: str = "", **parameters: Any) -> Case:

@@ -9,44 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from tests.unit.core.coreml.reference.cases_elementwise import sigmoid
+from tests.coreml_numpy import convolved, sigmoid
 from tests.unit.core.coreml.reference.programs import Case, normal, uniform, whole
 
 IMAGE = normal(2, 4, 7, 6)
-
-
-def convolved(
-    x: np.ndarray,
-    weight: np.ndarray,
-    *,
-    pads: list[tuple[int, int]],
-    strides: list[int],
-    dilations: list[int] | None = None,
-    groups: int = 1,
-) -> np.ndarray:
-    """A convolution, place by place of the kernel."""
-    dimensions = weight.ndim - 2
-    dilations = dilations or [1] * dimensions
-    padded = np.pad(x, [(0, 0), (0, 0), *pads])
-    reach = [(size - 1) * gap + 1 for size, gap in zip(weight.shape[2:], dilations, strict=True)]
-    sizes = [
-        (size - span) // stride + 1
-        for size, span, stride in zip(padded.shape[2:], reach, strides, strict=True)
-    ]
-    result = np.zeros((x.shape[0], weight.shape[0], *sizes))
-    per_group = weight.shape[0] // groups
-    for place in product(*(range(size) for size in weight.shape[2:])):
-        cut = tuple(
-            slice(at * gap, at * gap + stride * (size - 1) + 1, stride)
-            for at, gap, stride, size in zip(place, dilations, strides, sizes, strict=True)
-        )
-        part = padded[(slice(None), slice(None), *cut)]
-        for group in range(groups):
-            rows = slice(group * per_group, (group + 1) * per_group)
-            columns = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
-            kernel = weight[(rows, slice(None), *place)]
-            result[:, rows] += np.einsum("oc,nc...->no...", kernel, part[:, columns])
-    return result
 
 
 def spread(x: np.ndarray, weight: np.ndarray, strides: list[int]) -> np.ndarray:
