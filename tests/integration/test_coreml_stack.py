@@ -114,7 +114,7 @@ def test_what_is_worse_is_named_with_its_size_and_kept_out(demo: Demo) -> None:
     assert slower["confidence"] > 0.99
     assert verdicts[PHONE, "TextDecoder", "CPU_AND_NE", "parity"]["verdict"] == "REGRESSION"
     assert re.search(
-        r"REGRESSION: VisionEncoder on iphone-15-pro \(CPU_AND_NE\): latency_p50 \+\d+\.\d%, confidence 99\.\d%",
+        r"REGRESSION: VisionEncoder on iphone-15-pro \(CPU_AND_NE\): latency_p50 \+\d+\.\d%, confidence 99",
         demo.output,
     )
     assert not worse & {row["run_key"] for row in demo.rows(tables.baselines) if where(row)[0] == PHONE}
@@ -146,4 +146,4 @@ def test_a_person_accepts_what_is_worse_on_purpose(demo: Demo) -> None:
     }
     assert set(accepted) == MEASURED
     assert accepted[PHONE, "VisionEncoder", "CPU_AND_NE"] == "admin"
-    assert run.state == "failed", "it is in the baseline now, and was worse than what was there before"
+    assert run.state == "success", "what a person has accepted keeps no release back"
