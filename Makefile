@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-ui bench-report demo demo-capacity prove-device down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
