@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity prove-device down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ demo-capacity: setup ## start Airflow, S3 and Prometheus here, backfill 30 days 
 
 prove-device: setup ## try a real Core ML device (DEVICE=name in coreml.yaml, or ARGS="--kind iphone --team …")
 	.venv/bin/fastvlm-ops prove-device $(if $(DEVICE),"$(DEVICE)") $(ARGS)
+
+demo-coreml: setup ## start Airflow and S3 here, benchmark Core ML models on a stand-in iPhone as they get worse
+	$(python) -m fastvlm_ops.local.demo_coreml
 
 down: ## stop what `make demo` started
 	@PYTHONPATH=plugins $$($(python) -c '' 2>/dev/null && echo $(python) || echo python3) -m fastvlm_ops.local.down

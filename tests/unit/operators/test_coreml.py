@@ -100,6 +100,10 @@ def test_a_model_is_accepted_on_every_device_or_not_at_all() -> None:
     assert accepted_models({**weighed, "left_out": ["mac"]}, names) == []
 
 
+def problem(verdict: str, text: str) -> dict[str, str]:
+    return {"verdict": verdict, "run": "VisionEncoder 2 on phone (ALL)", "text": text}
+
+
 def gate(**changes: Any) -> RegressionGateOperator:
     values = {
         "discovered": [{"model": "VisionEncoder", "version": "2"}],
@@ -118,8 +122,8 @@ def gate(**changes: Any) -> RegressionGateOperator:
         ({"compared": None}, "nothing was compared"),
         ({"compared": {**COMPARED, "runs": []}}, "nothing was compared"),
         ({"inspected": []}, "VisionEncoder 2: its package is refused"),
-        ({"compared": {**COMPARED, "problems": [{"verdict": "FAILED", "text": "it crashed"}]}}, "it crashed"),
-        ({"compared": {**COMPARED, "problems": [{"verdict": "MISSING", "text": "gone"}]}}, "gone"),
+        ({"compared": {**COMPARED, "problems": [problem("FAILED", "it crashed")]}}, "it crashed"),
+        ({"compared": {**COMPARED, "problems": [problem("MISSING", "gone")]}}, "gone"),
         ({"promoted": None}, "the baseline was not promoted"),
     ],
 )
@@ -130,7 +134,11 @@ def test_the_gate_fails_unless_all_is_known_and_well(models: Models, changes: An
 def test_the_gate_opens(models: Models) -> None:
     assert gate().execute(Context()) == {"verdicts": COMPARED["verdicts"], "models": []}
     models.define(missing_devices="warn")
-    missing = {**COMPARED, "problems": [{"verdict": "MISSING", "text": "gone"}]}
+    worse = {**COMPARED, "problems": [problem("REGRESSION", "slower")]}
+    gate(compared=worse, promoted={"accepted": ["VisionEncoder 2 on phone (ALL)"], "models": []}).execute(
+        Context()
+    )
+    missing = {**COMPARED, "problems": [problem("MISSING", "gone")]}
     gate(compared=missing).execute(Context())
 
 

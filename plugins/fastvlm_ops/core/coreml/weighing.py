@@ -53,7 +53,7 @@ def weigh_run(
         "verdicts": dict(sorted(Counter(run["verdict"] for run in runs).items())),
         "runs": runs,
         "left_out": [device for device, planned in plans.items() if not planned],
-        "problems": [_problem(one) for one in judged if _is_problem(one)][:_LISTED],
+        "problems": [_problem(one, runs) for one in judged if _is_problem(one)][:_LISTED],
     }
 
 
@@ -145,12 +145,15 @@ def _is_problem(judgement: Judgement) -> bool:
     return judgement.stops_release or (judgement.gate and judgement.verdict is Verdict.MISSING)
 
 
-def _problem(judgement: Judgement) -> dict[str, Any]:
+def _problem(judgement: Judgement, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the gate says of it: model, device, metric, size of the change, confidence."""
+    where = ("device", "model", "compute_unit")
+    run = next(one for one in runs if all(one[name] == getattr(judgement, name) for name in where))
     change = "" if judgement.change is None else f" {judgement.change:+.1%}"
     confidence = "" if judgement.confidence is None else f", confidence {judgement.confidence:.1%}"
     return {
         "verdict": str(judgement.verdict),
+        "run": name_of(run),
         "text": f"{judgement.verdict}: {judgement.model} on {judgement.device} ({judgement.compute_unit}):"
         f" {judgement.metric}{change}{confidence}: {judgement.reason}",
     }

@@ -62,7 +62,7 @@ class ReportBenchmarksOperator(CoreMLOperator):
 class RegressionGateOperator(CoreMLOperator):
     """The verdict of a run: fails when a model got worse, or when it is not known whether one did.
 
-    Belongs last with ``trigger_rule="all_done"``.
+    What a person has accepted fails nothing. Belongs last with ``trigger_rule="all_done"``.
 
     :param discovered: output of :class:`DiscoverModelsOperator`; None when it failed (templated)
     :param inspected: outputs of :class:`InspectModelOperator` (templated)
@@ -106,8 +106,11 @@ class RegressionGateOperator(CoreMLOperator):
             if one["model"] not in inspected
         ]
         policy = self.definitions.missing_devices
+        accepted = (self.promoted or {}).get("accepted", ())
         for problem in self.compared["problems"]:
-            if problem["verdict"] == "MISSING" and policy == "warn":
+            if problem["run"] in accepted:
+                self.log.warning("accepted all the same: %s", problem["text"])
+            elif problem["verdict"] == "MISSING" and policy == "warn":
                 self.log.warning("%s", problem["text"])
             else:
                 lines.append(problem["text"])
