@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-ui bench-report demo demo-capacity down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-ui bench-report demo demo-capacity down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ format: setup ## let ruff fix and format what it can
 test: setup ## all tests (ARGS="-k backup" narrows them)
 	$(python) -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-ui ## all benchmarks, against named peers
+bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-ui ## all benchmarks, against named peers
 
 bench-backup: setup ## benchmark backup and restore against restic, rclone sync and aws s3 sync
 	$(python) -m benchmarks.backup $(ARGS)
@@ -40,6 +40,9 @@ bench-capacity: setup ## benchmark forecasts against other programs (DATA=folder
 bench-capacity-fetch: setup ## time what capacity_forecast reads from Prometheus, 100 services
 	@scripts/prometheus.sh
 	$(python) -m benchmarks.capacity_fetch $(ARGS)
+
+bench-coreml: setup ## how often Core ML regressions are called rightly and wrongly, beside other rules
+	$(python) -m benchmarks.coreml $(ARGS)
 
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report
