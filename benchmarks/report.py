@@ -44,6 +44,7 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
     medians = [f"Medians of {rounds} round(s).", *absent, _run_in_words(backup)]
     growth = _details(results, "backup_growth")
     capacity = _details(results, "capacity")
+    coreml = _details(results, "coreml")
     programs = markdown_table(_program_rows(capacity))
     return {
         README: {
@@ -70,6 +71,13 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
             "capacity fetch": markdown_table(_beside_rows(results / "capacity_fetch.json")),
             "capacity scale": _scale_in_words(results),
             "coreml reference": _reference_in_words(results),
+            "coreml": "\n\n".join(
+                [
+                    markdown_table(_rule_rows(coreml)),
+                    markdown_table(_figure_rows(results / "coreml.json")),
+                    _sessions_in_words(coreml),
+                ]
+            ),
             "operations pages": markdown_table(_figure_rows(results / "ui.json")),
         },
     }
@@ -119,6 +127,22 @@ def _beside_rows(file: Path) -> list[tuple[str, ...]]:
         measured = f"{figure.value:,.3g} {figure.unit}" if figure.value < 1000 else f"{figure.value:,.0f}"
         rows.append((figure.name, measured, peer, target, "met" if figure.met else "missed"))
     return rows
+
+
+def _rule_rows(coreml: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What each rule says of the same sessions."""
+    rules = [name for name in coreml["rows"][0] if name != "name"]
+    rows = [(row["name"], *(f"{row[rule]:.1f}" for rule in rules)) for row in coreml["rows"]]
+    return [("per cent, and alarms in 1,000 nights", *rules), *rows]
+
+
+def _sessions_in_words(coreml: dict[str, Any]) -> str:
+    noise = ", ".join(f"{one['noise']:.1%} by the {watch}" for watch, one in coreml["real"].items())
+    count = len(coreml["real"]["clock"]["medians_ms"])
+    return (
+        f"{coreml['trials']} trials and {coreml['series']} histories of each kind. {count} real sessions; "
+        f"their medians differed by {noise}. Load average before the run: {coreml['load_average'][0]}."
+    )
 
 
 def _program_rows(capacity: dict[str, Any]) -> list[tuple[str, ...]]:
