@@ -150,10 +150,19 @@ def _problem(judgement: Judgement, runs: Sequence[Mapping[str, Any]]) -> dict[st
     where = ("device", "model", "compute_unit")
     run = next(one for one in runs if all(one[name] == getattr(judgement, name) for name in where))
     change = "" if judgement.change is None else f" {judgement.change:+.1%}"
-    confidence = "" if judgement.confidence is None else f", confidence {judgement.confidence:.1%}"
     return {
         "verdict": str(judgement.verdict),
         "run": name_of(run),
         "text": f"{judgement.verdict}: {judgement.model} on {judgement.device} ({judgement.compute_unit}):"
-        f" {judgement.metric}{change}{confidence}: {judgement.reason}",
+        f" {judgement.metric}{change}{_confidence(judgement)}: {judgement.reason}",
     }
+
+
+def _confidence(judgement: Judgement) -> str:
+    """As a person reads it: what is not exact is never certain."""
+    if judgement.confidence is None:
+        return ""
+    if judgement.p_value is None:
+        return ", exact"
+    above = judgement.confidence > 0.999
+    return ", confidence above 99.9%" if above else f", confidence {judgement.confidence:.1%}"
