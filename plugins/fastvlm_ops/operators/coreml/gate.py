@@ -101,7 +101,8 @@ class RegressionGateOperator(CoreMLOperator):
             )
         inspected = {one["model"] for one in self.inspected or ()}
         lines = [
-            f"{one['model']} {one['version'] or ''}: its package is refused; see inspect_model"
+            f"{one['model']}{' ' + one['version'] if one['version'] else ''}: its package is refused; see"
+            " inspect_model"
             for one in self.discovered
             if one["model"] not in inspected
         ]
