@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ format: setup ## let ruff fix and format what it can
 test: setup ## all tests (ARGS="-k backup" narrows them)
 	$(python) -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-ui ## all benchmarks, against named peers
+bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-ui ## all benchmarks, against named peers
 
 bench-backup: setup ## benchmark backup and restore against restic, rclone sync and aws s3 sync
 	$(python) -m benchmarks.backup $(ARGS)
@@ -45,10 +45,15 @@ bench-capacity-scale: setup ## time 3,000 series x 90 dates through Airflow (ARG
 	@scripts/prometheus.sh
 	$(python) -m benchmarks.capacity_scale $(ARGS)
 
+bench-coreml-reference: setup ## compare Core ML models on Linux with PyTorch (ARGS="--size 256 --rounds 1" is quick)
+	$(python) -m benchmarks.coreml_reference $(ARGS)
+bench-coreml: setup ## how often Core ML regressions are called rightly and wrongly, beside other rules
+	$(python) -m benchmarks.coreml $(ARGS)
+
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report
 
-bench-ui: setup ## time the Operations pages with 400 backups, 100 services and 45 benchmarks a night
+bench-ui: setup ## time the Operations pages with 400 backups, 100 services, a year of benchmarks
 	$(python) -m benchmarks.operations_pages $(ARGS)
 
 demo: setup ## start Airflow and S3 here, back a demo kit up and restore it

@@ -205,10 +205,11 @@ def tell(stack: Stack, console: Console, *, services: int, dates: int, parallel:
     figures = merged(results, figure_of(minutes, services, dates))
     write_json(figures, results)
     rows = task_rows(tasks, minutes, parallel)
-    write_json(
-        {"machine": machine(), "load_average": before, "parallel": parallel, "tasks": rows},
-        results.parent / "details" / results.name,
-    )
+    if (services, dates) == (SERVICES, DATES):
+        write_json(
+            {"machine": machine(), "load_average": before, "parallel": parallel, "tasks": rows},
+            results.parent / "details" / results.name,
+        )
     return f"{table(rows)}\n\n{figures_table([figure_of(minutes, services, dates)])}"
 
 

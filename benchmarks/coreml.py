@@ -5,7 +5,8 @@
 
 Beside ours: 5 % against the previous run, and Mozilla's Perfherder (a t test: 12 to 24 runs back, 12 fore,
 t above 7). What is made up is drawn with seeds that nothing was tuned on. What is real are sessions of a
-process of our own, one after the other on one core: nothing changes between them, so each alert is false.
+process of our own, one after the other on one core: nothing changes between them, so each alert is false;
+as they came, they are read as nights of 12, of which eight to twelve are known.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _SESSIONS, _QUICK_SESSIONS = 480, 124
 _BASELINE, _CANDIDATE, _STRIDE = 40, 12, 2
 _NIGHTS_LEAST, _NIGHTS_MOST = 8, 12
 _QUARTILES_OF_NORMAL = 1.349
+_WATCHES = {"clock": "by the clock", "processor": "by the time of the processor"}
 _STEP = 0.05
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _OURS = "ours"
@@ -180,7 +182,7 @@ def measure_sessions(count: int) -> dict[str, Floats]:
     """Medians of real sessions, one process each, one after the other, by two watches."""
     environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
     command = [sys.executable, "-m", "benchmarks.coreml_worker"]
-    medians: dict[str, list[float]] = {"clock": [], "processor": []}
+    medians: dict[str, list[float]] = {watch: [] for watch in _WATCHES}
     for _ in range(count):
         done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)
         found = json.loads(done.stdout)
@@ -219,12 +221,12 @@ def run_real(sessions: int, trials: int) -> tuple[list[Figure], list[dict[str, A
     for watch, medians in measure_sessions(sessions).items():
         scatter = float(np.subtract(*np.quantile(np.log(medians), (0.75, 0.25))) / _QUARTILES_OF_NORMAL)
         details[watch] = {"noise": scatter, "medians_ms": [round(float(value), 4) for value in medians]}
-        name = f"real processes by the {watch} ({scatter:.1%} noise)"
+        name = f"real processes, {_WATCHES[watch]}"
         ordered, mixed = list(in_order(medians)), list(resampled(medians, trials))
         for title, drawn, wanted in (
-            (f"{name}, A/A as they came: alerts", ordered, _ALERTS),
-            (f"{name}, A/A resampled: alerts", mixed, _ALERTS),
-            (f"{name}, +5 % as they came: found", [_slowed(one, _STEP) for one in ordered], _FOUND),
+            (f"{name}, unchanged: alerts", ordered, _ALERTS),
+            (f"{name}, unchanged, in random order: alerts", mixed, _ALERTS),
+            (f"{name}, +5 %: found", [_slowed(one, _STEP) for one in ordered], _FOUND),
         ):
             verdicts = judge_all(drawn)
             row = {"name": title, **{rule: _share(share, wanted) for rule, share in verdicts.items()}}

@@ -15,18 +15,20 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.figures import RESULTS, Figure, figures_table, write_figures, write_json
-from benchmarks.running import ROOT, say
+from benchmarks.running import ROOT, load_average, machine, say, warn_of_load
 from fastvlm_ops.core.coreml.devices.interface import ComputeUnit, Device, SessionPlan
 from fastvlm_ops.core.coreml.devices.linux_reference import LinuxReferenceBackend
 
 THREADS = 2
 LARGEST_DIFFERENCE = 100.0  # millionths: 1e-4
 TARGET_RATIO = 0.6
+_LIBRARIES = ("coremltools", "onnx", "onnxruntime")
 _SCRIPT = ROOT / "benchmarks" / "coreml_torch.py"
 _REQUIREMENTS = ROOT / "benchmarks" / "coreml-torch.txt"
 _ENVIRONMENT = ROOT / ".tools" / "coreml-torch"
@@ -70,6 +72,8 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, default=3, help="predictions of a round")
     parser.add_argument("--results", type=Path, default=RESULTS / "coreml-reference.json")
     arguments = parser.parse_args()
+    load = load_average()
+    warn_of_load(load)
     sizes = {"encoder": arguments.size, "decoder": arguments.length}
     scratch = ROOT / ".pytest_cache" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,13 @@ def main() -> int:
             say(f"torch could not be run: {problem}")
     figures = figures_of(measured, sizes, f"torch {version}" if version else f"torch: {problem}")
     write_figures(figures, arguments.results)
-    details = {"sizes": sizes, "torch": version, "models": [vars(one) for one in measured]}
+    details = {
+        "machine": machine(),
+        "versions": {**{name: metadata.version(name) for name in _LIBRARIES}, "torch": version or "none"},
+        "load_average": {"before": load},
+        "sizes": sizes,
+        "models": [vars(one) for one in measured],
+    }
     write_json(details, arguments.results.parent / "details" / arguments.results.name)
     print(figures_table(figures))
     return 0

@@ -62,8 +62,8 @@ def main() -> int:
 
 
 def _operations(program: str, output: Path) -> int:
-    """Start Airflow with two months of backups, and save pictures of the Operations pages."""
-    from tests.integration.ui import forecasts, history
+    """Start Airflow with two months of everything, and save pictures of the Operations pages."""
+    from tests.integration.ui import benchmarks, forecasts, history
     from tests.integration.ui.rig import PASSWORDS, Rig
 
     with tempfile.TemporaryDirectory(dir=ROOT / ".pytest_cache") as folder, sync_playwright() as playwright:
@@ -76,12 +76,17 @@ def _operations(program: str, output: Path) -> int:
             history.add_rows(rig, 60)
             forecasts.forecast(rig)
             forecasts.add_scores(rig)
+            benchmarks.add_definitions(rig.folder / "include")
+            benchmarks.add_runs(rig.database, [story for story in benchmarks.STORIES if story.is_likely])
             inside, pages = f"{rig.url}/plugin/operations/fastvlm-ops", f"{rig.url}/fastvlm-ops"
             _operations_picture(browser, facts, f"{inside}/backups", output / "operations-backups.png")
             detail = f"/backups/{history.REAL_SET}"
             _operations_picture(browser, facts, f"{inside}{detail}", output / "operations-detail.png")
             series = f"{inside}/capacity/{forecasts.key(forecasts.GROWING)}/cpu"
             _operations_picture(browser, facts, series, output / "operations-capacity.png")
+            _operations_picture(browser, facts, f"{inside}/coreml", output / "operations-coreml.png")
+            detail = benchmarks.REGRESSED.address()
+            _operations_picture(browser, facts, f"{inside}{detail}", output / "operations-coreml-trend.png")
             phone = {
                 "viewport": {"width": 390, "height": 844},
                 "device_scale_factor": 2,

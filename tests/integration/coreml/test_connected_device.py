@@ -116,6 +116,44 @@ def test_it_is_built_and_compiled_once_and_installed_anew_after_cleaning_up(benc
     assert sum(call.startswith("xcrun coremlcompiler compile") for call in calls) == 2  # before and after
 
 
+def test_a_package_that_does_not_compile_is_no_lost_device(bench: Bench, tmp_path: Path) -> None:
+    package = tmp_path / "Tunnel-v1.mlpackage"  # a word that devicectl has for lost devices
+    shutil.copytree(bench.package, package)
+    backend = bench.backend(AppleScript(faults=(Fault(FaultKind.COMPILE, model="Tunnel"),)))
+    result = bench.run(backend, package=package)
+    assert result.failure is not None
+    assert result.failure.code == FailureCode.LOAD_FAILED
+    assert "Tunnel-v1.mlpackage cannot be compiled: coremlcompiler: error" in result.failure.detail
+
+
+def builds_of(bench: Bench) -> int:
+    """Return how often the runner was built."""
+    return sum(call[:2] == ["xcodebuild", "-workspace"] for call in bench.toolchain.calls())
+
+
+def test_a_build_that_was_cut_short_is_not_used(bench: Bench) -> None:
+    backend = bench.backend()
+    assert bench.run(backend).failure is None
+    (mark,) = bench.folder.glob("builds/*/*.whole")
+    (app,) = bench.folder.glob("builds/*/*/*/ModelRunner.app")
+    mark.unlink()
+    (app / "bundle").write_text("com.example.half")
+    assert bench.run(bench.backend()).failure is None
+    assert (app / "bundle").read_text() == "com.coremltools.modelrunnerd"
+    assert builds_of(bench) == 2
+
+
+def test_a_build_that_no_longer_installs_is_made_anew(bench: Bench) -> None:
+    assert bench.run(bench.backend()).failure is None
+    profile_ran_out = Fault(FaultKind.INSTALL, times=1)
+    assert bench.run(bench.backend(AppleScript(faults=(profile_ran_out,)))).failure is None
+    assert builds_of(bench) == 2
+    result = bench.run(bench.backend(AppleScript(faults=(Fault(FaultKind.INSTALL),))))
+    assert result.failure is not None
+    assert result.failure.code == FailureCode.INSTALL_FAILED
+    assert not list(bench.folder.glob("builds/*/*.whole"))
+
+
 def test_inputs_are_those_that_were_given(bench: Bench, tmp_path: Path) -> None:
     backend = bench.backend()
     device = backend.discover()

@@ -80,6 +80,11 @@ class Story:
     failure: tuple[FailureCode, str] | None = None
     last: int = 0
 
+    @property
+    def is_likely(self) -> bool:
+        """Whether it may stand on a picture of the pages: what somebody chose with care may not."""
+        return all(reason != HOSTILE for _, reason, _, _ in self.said.values())
+
 
 REGRESSED = Subject(ENCODER, PHONE, "CPU_AND_NE")
 STEADY = Subject(ENCODER, PHONE, "ALL")
@@ -89,6 +94,7 @@ UNSTABLE = Subject(DECODER, PHONE, "CPU_AND_NE")
 NEW_EPOCH = Subject(DECODER, PHONE, "ALL")
 MISSING = Subject(DECODER, LAPTOP, "CPU_AND_NE")
 FAILED = Subject(DECODER, REFERENCE, "ALL")
+OLD = Subject(NEW, PHONE, "ALL")
 UNDECLARED = Subject("LegacyTower", PHONE, "CPU_ONLY")
 _MOVED = [
     {
@@ -205,6 +211,7 @@ STORIES = (
             )
         },
     ),
+    Story(OLD, 7.7, last=9),
     Story(UNDECLARED, 33.0, shares=(0.0, 0.0, 1.0), psnr_db=None, last=9),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ import pytest
 from sqlalchemy import insert
 
 from fastvlm_ops.core.config.coreml import CompareRules
+from fastvlm_ops.core.coreml.devices.interface import Device, HardwareClass, Placement, SessionResult
 from fastvlm_ops.core.coreml.epochs import Epoch
+from fastvlm_ops.core.coreml.judging import judge_run
+from fastvlm_ops.core.coreml.records import BaselineRecord, RunRecord
+from fastvlm_ops.core.coreml.storing import record_verdicts
 from fastvlm_ops.core.store import Store, open_store
 from fastvlm_ops.core.store.tables.coreml import baselines, runs, sessions, verdicts
 from fastvlm_ops.ui.coreml.data import read_overview
@@ -21,6 +26,7 @@ from fastvlm_ops.ui.coreml.pictures import latency_picture, other_pictures, pari
 from fastvlm_ops.ui.coreml.standing import (
     NOT_JUDGED,
     NOT_MEASURED,
+    STALE,
     STALE_AFTER,
     Judged,
     Standing,
@@ -29,7 +35,7 @@ from fastvlm_ops.ui.coreml.standing import (
     tone,
 )
 
-AT = datetime(2026, 11, 24, 1, tzinfo=UTC)
+AT = datetime.now(UTC).replace(hour=1, minute=0, second=0, microsecond=0)  # what is older is stale
 DAY = timedelta(days=1)
 PHONE = Subject("Encoder", "phone", "ALL")
 REFERENCE = Subject("Encoder", "linux-reference", "ALL")
@@ -116,6 +122,7 @@ def test_the_worst_of_what_counts_is_the_verdict(store: Store) -> None:
         ("INSUFFICIENT", "warn"),
         (NOT_JUDGED, "warn"),
         (NOT_MEASURED, "warn"),
+        (STALE, "warn"),
         ("IMPROVEMENT", "good"),
         ("OK", "good"),
         ("A WORD OF TOMORROW", "bad"),
@@ -161,8 +168,6 @@ def test_the_list_is_of_the_newest_run_of_each_worst_first(store: Store) -> None
     assert overview.newest_at == AT
     assert one(store).run is not None
     assert one(store).run["version"] == "2"  # type: ignore[index]
-    assert not one(store).is_stale(AT + STALE_AFTER)
-    assert one(store).is_stale(AT + STALE_AFTER + DAY)
     of_run = read_overview(store, {Subject("New", "phone", "ALL"): None}, key(1))
     assert [(one.subject, one.verdict) for one in of_run.standings] == [(PHONE, "FAILED")]
 
@@ -170,16 +175,36 @@ def test_the_list_is_of_the_newest_run_of_each_worst_first(store: Store) -> None
 def test_what_was_never_measured_is_listed_and_what_is_not_declared_is_told(store: Store) -> None:
     new = Subject("New", "linux-reference", "ALL")
     fill(store, runs, run(PHONE))
-    fill(store, verdicts, said(PHONE))
+    fill(store, verdicts, said(PHONE, verdict="REGRESSION"))
     overview = read_overview(store, {new: "linux-reference"})
     assert [(one.subject, one.verdict, one.declared) for one in overview.standings] == [
         (new, NOT_MEASURED, True),
-        (PHONE, "OK", False),
+        (PHONE, "REGRESSION", False),  # which nobody wants to know any more
     ]
+    assert overview.count("REGRESSION") == 0
     assert overview.standings[0].is_apple is False
-    assert not overview.standings[0].is_stale(AT + 400 * DAY)
     assert read_overview(store, None).standings[0].declared is None
-    assert read_overview(store, {}, "").count("OK", NOT_MEASURED) == 1
+
+
+@pytest.mark.parametrize(
+    ("said_then", "now", "reason"),
+    [("OK", STALE, "it was OK 4 d ago"), ("REGRESSION", "REGRESSION", "about latency_p50")],
+)
+def test_what_was_good_long_ago_is_no_longer_known_to_be(
+    store: Store, said_then: str, now: str, reason: str
+) -> None:
+    row = run(PHONE, measured_at=datetime.now(UTC) - STALE_AFTER - DAY)
+    fill(store, runs, row)
+    fill(store, verdicts, said(PHONE, verdict=said_then))
+    found = one(store)
+    assert (found.said, found.verdict, found.is_stale) == (said_then, now, True)
+    assert found.tone != "good"
+    assert found.reason.startswith(reason)
+    undeclared = read_overview(store, {}).standings[0]
+    of_run = read_overview(store, None, key(0)).standings[0]
+    assert (undeclared.verdict, of_run.verdict) == (said_then, said_then)
+    fresh = replace(found, now=row["measured_at"] + STALE_AFTER)
+    assert (fresh.verdict, fresh.is_stale) == (said_then, False)
 
 
 def test_a_missing_device_keeps_its_class_and_has_no_latency(store: Store) -> None:
@@ -244,6 +269,8 @@ def test_intervals_and_moved_operations_are_read_from_details_of_any_shape() -> 
         ("parity", 200.0, "identical"),
         ("parity", 81.8, "81.8 dB"),
         ("compression", 0.5, "50 %"),
+        ("placement", 0.16, "16 % elsewhere"),
+        ("placement", None, "unknown"),
         ("status", None, ""),
         ("of_tomorrow", 1.0, ""),
     ],
@@ -437,3 +464,60 @@ def test_a_small_line_has_gaps_and_stays_inside() -> None:
     assert all(0 <= x <= 100 and 0 <= y <= 20 for x, y in points)
     assert points[2][1] < points[0][1]  # more is higher
     assert sparkline([(AT, 1.0), (AT + DAY, None)]) == sparkline([]) == ""
+
+
+# What the benchmarks themselves say.
+
+
+def record(night: int, latency_ms: float, unit: str) -> RunRecord:
+    placement = (
+        Placement("conv_1", "ios17.conv", "ane", 0.8),
+        Placement("pool_1", "ios17.avg_pool", unit, 0.2),
+    )
+    device = Device("phone", HardwareClass.IPHONE, "iPhone16,1", "18.1", "22B83")
+    epoch = Epoch.of(device.as_dict(), {"xcode": "16"}, "ALL")
+    sessions = tuple(
+        SessionResult(n, samples_ms=(latency_ms * (1 + 0.004 * (n % 4)),) * 5, placement=placement)
+        for n in range(12)
+    )
+    return RunRecord(
+        run_key=key(night),
+        device=device.as_dict(),
+        model="Encoder",
+        version="1",
+        digest=f"d{night}",
+        compute_unit="ALL",
+        epoch=epoch.key,
+        hardware_class=str(HardwareClass.IPHONE),
+        sessions=sessions,
+        toolchain={"xcode": "16"},
+        started_at=(AT - night * DAY).isoformat(),
+    )
+
+
+def test_what_was_judged_is_what_is_shown(store: Store) -> None:
+    candidate = record(0, 10.8, "cpu")
+    judgements = judge_run(candidate, BaselineRecord((record(2, 10.0, "ane"), record(1, 10.0, "ane"))), RULES)
+    shares = {"cost_share_ane": 0.8, "cost_share_gpu": 0.0, "cost_share_cpu": 0.2}
+    fill(store, runs, run(PHONE, digest="d0", latency_p50_ms=10.8, **shares))
+    record_verdicts(store, key(0), judgements)
+    found = one(store)
+    assert (found.verdict, [judged.metric for judged in found.worst]) == (
+        "REGRESSION",
+        ["latency_p50", "latency_p90", "placement"],
+    )
+    latency, placement = found.worst[0], found.worst[2]
+    assert latency.low is not None
+    assert latency.high is not None
+    assert latency.low < 0.08 < latency.high
+    assert latency.written_change == "+8.0 %"
+    assert placement.moved_operations == [
+        {
+            **{"operation": "pool_1", "kind": "ios17.avg_pool", "before": "ane", "after": "cpu"},
+            **{"cost_share": 0.2, "is_new": False},
+        }
+    ]
+    assert placement.written_change == "+20.0 points"
+    assert [judged.moved_operations for judged in detail(store).versions[0].moved] == [
+        placement.moved_operations
+    ]

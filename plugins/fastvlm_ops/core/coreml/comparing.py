@@ -40,7 +40,8 @@ _SUSPICIOUS_FAR = 0.6  # of the share of throttled sessions with which nothing i
 _CONFIRMING_P, _CONFIRMING_EFFECT = 0.05, 0.5
 # Sessions within so many effects of their group's centre are never taken for throttled ones.
 _NEVER_FAR_EFFECTS = 3.0
-# An interval that reaches further than so many effects says nothing: OK would promise too much.
+# An interval that reaches further than so many effects, and further than the change is large, says nothing:
+# OK would promise too much, and on so restless a device a rare chance is none.
 _WIDEST_EFFECTS = 4.0
 
 
@@ -111,17 +112,19 @@ def compare_metric(
     if two_speeds or too_many_far(near, rules.unstable_share):
         return replace(said, verdict=Verdict.UNSTABLE, reason=_far_in_words(near))
     needed = float(np.log1p(effect))
+    width = found.high - found.low
+    if width > max(2 * _WIDEST_EFFECTS * needed, abs(found.estimate)):
+        return replace(said, verdict=Verdict.UNSTABLE, reason=f"too scattered to tell: {said.reason}")
     varies = variation_of_nights(_nights(nights, smallest), found.error, rules.p_value)
     if found.p_value < rules.p_value and abs(found.estimate) >= needed:
         if abs(found.estimate) < varies:
-            return replace(said, reason=f"{said.reason}; nights alone differ by {np.expm1(varies):.1%}")
+            reason = f"{said.reason}; nights differ by up to {np.expm1(varies):.1%} by themselves"
+            return replace(said, verdict=Verdict.UNSTABLE, reason=reason)
         fresh = after[len(candidate) :][near[1][len(candidate) :]]
         if not _confirmed(kept[0], fresh, found, needed, rules):
             return replace(said, reason=f"{said.reason}; the sessions that were added did not confirm it")
         worse = Verdict.REGRESSION if found.estimate > 0 else Verdict.IMPROVEMENT
         return replace(said, verdict=worse)
-    if found.high - found.low > 2 * _WIDEST_EFFECTS * needed:
-        return replace(said, verdict=Verdict.UNSTABLE, reason=f"too scattered to tell: {said.reason}")
     return said
 
 

@@ -27,7 +27,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
 
         return run(state, arguments)
     if program == "coremlcompiler":
-        return _compile(arguments)
+        return _compile(state, arguments)
     if program == "xcodebuild":
         return _build(state, arguments)
     if program == "sw_vers":
@@ -51,7 +51,7 @@ def add_site() -> None:
     site.main()
 
 
-def _compile(arguments: Sequence[str]) -> int:
+def _compile(state: State, arguments: Sequence[str]) -> int:
     add_site()
     from fastvlm_ops.local.apple.packages import BrokenPackageError, compile_package
 
@@ -59,6 +59,9 @@ def _compile(arguments: Sequence[str]) -> int:
         sys.stderr.write("usage: coremlcompiler compile MODEL FOLDER\n")
         return 64
     package, folder = Path(arguments[1]), Path(arguments[2])
+    if state.fault(FaultKind.COMPILE, "", package.stem):
+        sys.stderr.write(f"coremlcompiler: error: {package}: an operation is not known\n")
+        return 1
     try:
         compile_package(package, folder / f"{package.stem}.mlmodelc")
     except BrokenPackageError as error:

@@ -21,6 +21,7 @@ class FaultKind(StrEnum):
     PREDICT = "predict"  # Core ML refuses to predict
     NAN_OUTPUTS = "nan_outputs"
     DISK_FULL = "disk_full"  # of the device
+    COMPILE = "compile"  # coremlcompiler fails
     SIGNING = "signing"
     BUILD = "build"
     INSTALL = "install"

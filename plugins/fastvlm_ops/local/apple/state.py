@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,11 +71,6 @@ class State:
     def container(self, device: ScriptedDevice, bundle: str) -> Path:
         """Return the container of an app."""
         return self.app(device, bundle) / "container"
-
-    def forget(self) -> None:
-        """Let all devices come back as they were at first."""
-        shutil.rmtree(self.folder / "devices", ignore_errors=True)
-        shutil.rmtree(self.folder / "counts", ignore_errors=True)
 
     def note(self, program: str, arguments: Sequence[str]) -> None:
         """Write down that a program was run."""

@@ -49,6 +49,9 @@ class AppleToolchain:
             "PATH": os.pathsep.join([str(programs), *_others("PATH", programs)]),
             "PYTHONPATH": os.pathsep.join(paths),
             VARIABLE: str(self.state.folder),
+            "XDG_CACHE_HOME": str(
+                self.folder / "cache"
+            ),  # no real device is to get an app that was built here
         }
 
     def environment(self, script: AppleScript | None = None) -> dict[str, str]:

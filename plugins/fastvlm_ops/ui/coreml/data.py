@@ -34,8 +34,8 @@ class Overview:
     newest_at: datetime | None
 
     def count(self, *verdicts: str) -> int:
-        """How many subjects have one of these verdicts."""
-        return sum(one.verdict in verdicts for one in self.standings)
+        """How many subjects that are still to be measured have one of these verdicts."""
+        return sum(one.verdict in verdicts and one.declared is not False for one in self.standings)
 
     def choices(self, part: str) -> list[str]:
         """What can be chosen of a part of the subjects, or of their verdicts.
@@ -115,6 +115,7 @@ def read_overview(store: Store, declared: Mapping[Subject, str | None] | None, r
             judged=judged.get(subject, ()),
             hardware_class=by_device.get(subject.device) or (declared or {}).get(subject),
             declared=None if declared is None else subject in declared,
+            is_newest=not run_key,
             recent=recent.get(subject, ()),
         )
         for subject in wanted

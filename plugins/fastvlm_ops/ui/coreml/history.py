@@ -151,7 +151,7 @@ class Detail:
 
 
 def read_detail(
-    store: Store, subject: Subject, run_key: str, days: int, rules: CompareRules
+    store: Store, subject: Subject, run_key: str, days: int, rules: CompareRules, declared: bool | None = None
 ) -> Detail | None:
     """Read a subject's page.
 
@@ -160,6 +160,7 @@ def read_detail(
     :param run_key: whose verdicts are shown; empty for the newest
     :param days: of history, before the newest run
     :param rules: what counts as a change, and what a baseline is
+    :param declared: whether ``coreml.yaml`` has it; None where that cannot be read
     :returns: None where there is no such run
     """
     from sqlalchemy import select
@@ -184,7 +185,12 @@ def read_detail(
         nights = list(_nights(connection, subject, same, verdicts, baselines, rules.baseline_sessions))
         return Detail(
             standing=Standing(
-                subject, dict(run), _judged(connection, subject, run["run_key"]), hardware_class
+                subject,
+                run=dict(run),
+                judged=_judged(connection, subject, run["run_key"]),
+                hardware_class=hardware_class,
+                declared=declared,
+                is_newest=run["run_key"] == choices[0][0],
             ),
             nights=[night for night in nights if night.at >= since],
             elsewhere=sum(row["measured_at"] >= since and row not in same for row in read),

@@ -92,22 +92,21 @@ def show_detail(
     subject = standing.Subject(model, device, unit)
     definitions, problem = _definitions()
     rules = definitions.compare if definitions else CompareRules()
+    declared = subject in data.declared_subjects(definitions) if definitions else None
     try:
         with data.opened() as store:
-            detail = history.read_detail(store, subject, run, days, rules)
+            detail = history.read_detail(store, subject, run, days, rules, declared)
     except Exception as error:
         return _no_database(request, error)
     if detail is None:
         raise HTTPException(404, f"No such run has measured {model} on {device} with {unit}.")
-    shown = detail.standing.run or {}
     return page(
         request,
         "coreml/detail.html",
         section=SECTION,
         detail=detail,
         found=detail.standing,
-        run=shown,
-        is_newest=shown["run_key"] == detail.runs[0][0],
+        run=detail.standing.run,
         days=days,
         windows=sorted({*history.WINDOWS, days}),
         latency=pictures.latency_picture(detail),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from fastvlm_ops.core.coreml.devices.interface import HardwareClass
@@ -13,18 +13,18 @@ from fastvlm_ops.ui import addresses, formats
 
 STALE_AFTER = timedelta(days=3)
 """Benchmarks run every night: what was not measured for longer may have changed without anybody noticing."""
-NOT_JUDGED, NOT_MEASURED = "not judged", "not measured"
+NOT_JUDGED, NOT_MEASURED, STALE = "not judged", "not measured", "stale"
 IDENTICAL_DB = 200.0
 """What stands for the PSNR of outputs that do not differ at all."""
 
 _ORDER = (
     *(Verdict.REGRESSION, Verdict.FAILED, Verdict.MISSING, Verdict.UNSTABLE, Verdict.INSUFFICIENT),
-    *(NOT_JUDGED, NOT_MEASURED, Verdict.IMPROVEMENT, Verdict.OK),
+    *(NOT_JUDGED, NOT_MEASURED, STALE, Verdict.IMPROVEMENT, Verdict.OK),
 )
 """Worst first. What is not known to be good stands before what is."""
 _TONES: Mapping[str, str] = {
     **dict.fromkeys((Verdict.REGRESSION, Verdict.FAILED, Verdict.MISSING), "bad"),
-    **dict.fromkeys((Verdict.UNSTABLE, Verdict.INSUFFICIENT, NOT_JUDGED, NOT_MEASURED), "warn"),
+    **dict.fromkeys((Verdict.UNSTABLE, Verdict.INSUFFICIENT, NOT_JUDGED, NOT_MEASURED, STALE), "warn"),
     **dict.fromkeys((Verdict.IMPROVEMENT, Verdict.OK), "good"),
 }
 CLASS_TITLES: Mapping[str, str] = {
@@ -67,13 +67,19 @@ def _write_bytes(value: float | None) -> str:
     return formats.size(None if value is None else round(value))
 
 
+def _write_elsewhere(value: float | None) -> str:
+    # What is judged is the share of the cost beside the unit that has most of it.
+    return formats.UNKNOWN if value is None else f"{formats.share(value)} elsewhere"
+
+
 _WRITTEN: Mapping[str, Callable[[float | None], str]] = {
     **dict.fromkeys((Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LATENCY_TREND), write_ms),
     **dict.fromkeys((Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
     **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), _write_bytes),
     Metric.FLOPS: formats.amount,
     Metric.PARITY: write_db,
-    **dict.fromkeys((Metric.PLACEMENT, Metric.COMPRESSION), formats.share),
+    Metric.PLACEMENT: _write_elsewhere,
+    Metric.COMPRESSION: formats.share,
 }
 
 
@@ -175,6 +181,8 @@ class Standing:
     :param judged: of that run, what stops a release and is worst first
     :param hardware_class: of the device, also where its newest run did not find it; None where it never was
     :param declared: whether ``coreml.yaml`` has it; None where that cannot be read
+    :param is_newest: whether no later run has measured it
+    :param now: what its newest run is too old by
     :param recent: median latency of the last runs in ms, oldest first; None where a run gave none
     """
 
@@ -183,6 +191,8 @@ class Standing:
     judged: Sequence[Judged] = ()
     hardware_class: str | None = None
     declared: bool | None = None
+    is_newest: bool = True
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
     recent: Sequence[tuple[datetime, float | None]] = field(default=())
 
     @property
@@ -191,11 +201,23 @@ class Standing:
         return [one for one in self.judged if one.gate]
 
     @property
+    def said(self) -> str:
+        """The worst of what counts for a release, when it was said."""
+        return min((one.verdict for one in self.gating), key=rank, default=NOT_JUDGED)
+
+    @property
     def verdict(self) -> str:
-        """The worst of what counts for a release."""
+        """The same, as long as it is no older than benchmarks should ever be."""
         if self.run is None:
             return NOT_MEASURED
-        return min((one.verdict for one in self.gating), key=rank, default=NOT_JUDGED)
+        return STALE if self.is_stale and tone(self.said) == "good" else self.said
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it should have been measured again since."""
+        if self.run is None or self.declared is False or not self.is_newest:
+            return False
+        return bool(self.now - self.run["measured_at"] > STALE_AFTER)
 
     @property
     def tone(self) -> str:
@@ -213,6 +235,10 @@ class Standing:
             return "coreml.yaml has it, and no run has measured it yet"
         if self.verdict == NOT_JUDGED:
             return self.run["failure_detail"] or "it was measured, and not compared with anything"
+        if self.verdict == STALE:
+            return (
+                f"it was {self.said} {formats.ago(self.run['measured_at'], self.now)}, and not measured since"
+            )
         return "" if self.tone == "good" and self.verdict != Verdict.IMPROVEMENT else self.worst[0].reason
 
     @property
@@ -220,17 +246,13 @@ class Standing:
         return self.hardware_class != HardwareClass.LINUX_REFERENCE
 
     @property
-    def urgency(self) -> tuple[int, bool, Subject]:
-        """What comes first on the list."""
-        return rank(self.verdict), not self.is_apple, self.subject
+    def urgency(self) -> tuple[bool, int, bool, Subject]:
+        """What comes first on the list. What nobody wants to know any more comes last."""
+        return self.declared is False, rank(self.verdict), not self.is_apple, self.subject
 
     def of(self, metric: str) -> Judged | None:
         """Return what was said of one metric."""
         return next((one for one in self.judged if one.metric == metric), None)
-
-    def is_stale(self, now: datetime) -> bool:
-        """Whether its newest run is older than benchmarks should ever be."""
-        return self.run is not None and now - self.run["measured_at"] > STALE_AFTER
 
     @property
     def shares(self) -> list[tuple[str, str, float]]:

@@ -48,7 +48,7 @@ class ConnectedDeviceBackend:
     :param kind: ``iphone``, ``ipad`` or ``mac``, where no identifier is given
     :param signing: what the runner app is signed with
     :param salt: of the hash that stands for the UDID in results
-    :param builds: folder that built apps are kept in
+    :param builds: folder that built apps are kept in; one of the user's caches where None
     :param environment: of all programs; this process's where None
     """
 
@@ -70,8 +70,8 @@ class ConnectedDeviceBackend:
         self._kind = kind
         self._signing = signing or Signing()
         self._salt = salt
-        self._builds = builds or Path.home() / ".cache" / "fastvlm-ops" / "model-runner"
         self._control = DeviceCtl(environment)
+        self._builds = builds or _caches(self._control.environment) / "fastvlm-ops" / "model-runner"
         self._bundle = ""
         self._private: set[str] = set()
         self._compiled: dict[tuple[Path, int], tuple[Path, ModelFeatures]] = {}
@@ -250,6 +250,10 @@ class ConnectedDeviceBackend:
             # Not empty itself, so that the folder is made anew whatever removing takes away.
             (Path(folder) / EMPTIED).write_text("nothing is here\n")
             self._control.copy_to(container, Path(folder), FOLDER, seconds, replace=True)
+
+
+def _caches(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _measure(

@@ -27,7 +27,7 @@ from fastvlm_ops.core.coreml.devices.interface import (
     SessionResult,
 )
 from fastvlm_ops.core.coreml.devices.mac_conditions import read_conditions, thermal_state, unfit
-from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError, trouble
+from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 from fastvlm_ops.core.coreml.devices.versions import tool_says, xcode_version
 from fastvlm_ops.core.programs import ProgramError, ProgramTimeoutError, run
 
@@ -155,7 +155,7 @@ def _request(plan: SessionPlan, outputs: Path) -> dict[str, Any]:
 
 def _result(answer: Mapping[str, Any], outputs: Path) -> SessionResult:
     if failure := answer.get("failure"):
-        raise trouble(FailureCode(failure["code"]), failure["detail"])
+        raise DeviceTroubleError(FailureCode(failure["code"]), failure["detail"])
     return SessionResult(
         index=0,
         load_cold_ms=answer["load_cold_ms"],

@@ -45,6 +45,11 @@ class DeviceTroubleError(Exception):
         self.failure = Failure(code, detail)
 
 
+def in_one_line(said: str) -> str:
+    """Return the end of what a tool said, fit for a failure's detail."""
+    return " ".join(said.split())[-_DETAIL_CHARACTERS:]
+
+
 def trouble(otherwise: FailureCode, what: str, said: str = "") -> DeviceTroubleError:
     """Name a failure by what a tool said of it.
 
@@ -54,4 +59,4 @@ def trouble(otherwise: FailureCode, what: str, said: str = "") -> DeviceTroubleE
     """
     said = " ".join(said.split())
     code = next((code for pattern, code in _TEXTS if re.search(pattern, said, re.IGNORECASE)), otherwise)
-    return DeviceTroubleError(code, f"{what}: {said[-_DETAIL_CHARACTERS:]}" if said else what)
+    return DeviceTroubleError(code, f"{what}: {in_one_line(said)}" if said else what)

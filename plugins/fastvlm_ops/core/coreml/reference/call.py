@@ -204,7 +204,7 @@ def opset_of(operation: Any) -> str:
 
 
 def named_opset(opset: Any) -> str:
-    """An opset of coremltools by its name. It counts from before there were ML programs, which are of iOS 15."""
+    """An opset of coremltools by its name. It counts from before ML programs, which are of iOS 15."""
     name = str(opset.name)
     return "iOS15" if name in ("iOS13", "iOS14") else name
 

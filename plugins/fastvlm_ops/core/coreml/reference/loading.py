@@ -45,7 +45,8 @@ def load_program(package: Path, function: str | None = None) -> LoadedProgram:
         raise PackageRefusedError(package, f"coremltools cannot read it: {error}") from error
     name = function or specification.default_function
     if name not in program.functions:
-        raise PackageRefusedError(package, f"has no function {name}; it has {', '.join(program.functions)}")
+        known = ", ".join(sorted(program.functions))
+        raise PackageRefusedError(package, f"has no function {name}; it has {known}")
     described = [one for one in specification.model.description.functions if one.name == name]
     return LoadedProgram(program.functions[name], described[0] if described else specification.description)
 

@@ -89,6 +89,8 @@ def test_a_session_gives_times_memory_placement_and_outputs(
     with np.load(result.outputs) as found:
         expected = ReferenceModel(package).predict(example_inputs("VisionEncoder"))
         np.testing.assert_allclose(found["image_features"], expected["image_features"], atol=1e-5)
+    # ONNX Runtime's telemetry would have left a file of its own.
+    assert sorted(os.listdir(tmp_path)) == ["outputs.npz", "report.json"]
 
 
 def test_units_that_compute_in_half_precision_show_what_it_cannot_hold(

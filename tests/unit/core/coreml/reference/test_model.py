@@ -62,6 +62,7 @@ def _of_any_length(mb: Any, x: Any) -> Any:
     return last, flat
 
 
+@pytest.mark.filterwarnings("ignore:Some dimensions in the input shape are unknown")  # which is the point
 @pytest.mark.parametrize("length", [1, 5, 9])
 def test_shapes_that_are_not_fixed_are_worked_out_as_it_runs(tmp_path: Path, length: int) -> None:
     from coremltools.converters.mil.mil import get_new_symbol
@@ -231,3 +232,24 @@ def test_a_function_is_asked_for_by_name(tmp_path: Path) -> None:
     np.testing.assert_allclose(other, 3 * X)
     with pytest.raises(PackageRefusedError, match="has no function quadruple; it has double, triple"):
         ReferenceModel(package, function="quadruple")
+
+
+def test_a_hostile_package_never_reaches_coremltools(tmp_path: Path) -> None:
+    package = build(tmp_path, {"x": X}, _twice)
+    secret = build(tmp_path, {"x": X}, lambda mb, x: mb.exp(x=x), name="secret")
+    manifest = package / "Manifest.json"
+    inside = "com.apple.CoreML/model.mlmodel"
+    assert inside in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(inside, f"../../{secret.name}/Data/{inside}"))
+
+    with pytest.raises(PackageRefusedError, match="leads out of the package"):
+        ReferenceModel(package)
+
+
+def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
+    package = build(tmp_path, {"x": X}, lambda mb, x: mb.linear(x=x, weight=normal(400, 3)))
+    weights = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+    with pytest.raises(PackageRefusedError, match="not copied completely"):
+        ReferenceModel(package)
