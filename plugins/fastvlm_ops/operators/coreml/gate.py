@@ -95,10 +95,6 @@ class RegressionGateOperator(CoreMLOperator):
             raise RegressionError(
                 "no model was found, so that nothing is known; see the first task that failed"
             )
-        if not self.compared or not self.compared["runs"]:
-            raise RegressionError(
-                "nothing was compared, so that nothing is known; see the first task that failed"
-            )
         inspected = {one["model"] for one in self.inspected or ()}
         lines = [
             f"{one['model']}{' ' + one['version'] if one['version'] else ''}: its package is refused; see"
@@ -106,6 +102,9 @@ class RegressionGateOperator(CoreMLOperator):
             for one in self.discovered
             if one["model"] not in inspected
         ]
+        if not self.compared or not self.compared["runs"]:
+            nothing = "nothing was compared, so that nothing is known; see the first task that failed"
+            raise RegressionError("\n".join([*lines, nothing]))
         policy = self.definitions.missing_devices
         accepted = (self.promoted or {}).get("accepted", ())
         for problem in self.compared["problems"]:
