@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastvlm_ops.core.coreml.verdicts import Judgement, Metric, Verdict
-from fastvlm_ops.core.coreml.weighing import _problem
+from fastvlm_ops.core.coreml.weighing import _problem, _problems
 
 RUN = {"device": "phone", "model": "Encoder", "version": "2", "compute_unit": "ALL"}
 
@@ -43,3 +43,15 @@ def test_it_names_all_that_is_known(known: dict[str, Any], said: str) -> None:
         "run": "Encoder 2 on phone (ALL)",
         "text": f"REGRESSION: Encoder on phone (ALL): {said}",
     }
+
+
+def test_what_a_policy_lets_pass_pushes_nothing_off_the_list() -> None:
+    def judged(verdict: Verdict, device: str, *, gate: bool = True) -> Judgement:
+        return Judgement(device, "Encoder", "ALL", Metric.STATUS, verdict=verdict, gate=gate)
+
+    found = [judged(Verdict.MISSING, f"pad-{number}") for number in range(60)]
+    found += [judged(Verdict.OK, "phone"), judged(Verdict.REGRESSION, "linux", gate=False)]
+    found += [judged(Verdict.REGRESSION, "phone"), judged(Verdict.FAILED, "mac")]
+    problems = _problems(found)
+    assert [one.device for one in problems[:3]] == ["mac", "phone", "pad-0"]
+    assert len(problems) == 62
