@@ -232,7 +232,7 @@ def test_what_is_unknown_is_not_zero_and_not_good(visit: Visit, rig: Rig) -> Non
     assert "not in coreml.yaml" in row(page, UNDECLARED).inner_text()
     assert "it was OK 9 d ago" in row(page, OLD).inner_text()
     assert row(page, OLD).locator(".badge.good").count() == 0
-    never = page.locator("table.list tbody tr").filter(has_text="not measured")
+    never = page.locator("table.list tbody tr").filter(has_text="no run has measured it yet")
     assert never.inner_text().count("unknown") == 4
     assert never.get_by_role("link").count() == 0
 
