@@ -44,6 +44,7 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
     medians = [f"Medians of {rounds} round(s).", *absent, _run_in_words(backup)]
     growth = _details(results, "backup_growth")
     capacity = _details(results, "capacity")
+    coreml = _details(results, "coreml")
     programs = markdown_table(_program_rows(capacity))
     return {
         README: {
@@ -68,6 +69,15 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
                 ]
             ),
             "capacity fetch": markdown_table(_beside_rows(results / "capacity_fetch.json")),
+            "capacity scale": _scale_in_words(results),
+            "coreml reference": _reference_in_words(results),
+            "coreml": "\n\n".join(
+                [
+                    markdown_table(_rule_rows(coreml)),
+                    markdown_table(_figure_rows(results / "coreml.json")),
+                    _sessions_in_words(coreml),
+                ]
+            ),
             "operations pages": markdown_table(_figure_rows(results / "ui.json")),
         },
     }
@@ -119,6 +129,22 @@ def _beside_rows(file: Path) -> list[tuple[str, ...]]:
     return rows
 
 
+def _rule_rows(coreml: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What each rule says of the same sessions."""
+    rules = [name for name in coreml["rows"][0] if name != "name"]
+    rows = [(row["name"], *(f"{row[rule]:.1f}" for rule in rules)) for row in coreml["rows"]]
+    return [("per cent, and alarms in 1,000 nights", *rules), *rows]
+
+
+def _sessions_in_words(coreml: dict[str, Any]) -> str:
+    noise = ", ".join(f"{one['noise']:.1%} by the {watch}" for watch, one in coreml["real"].items())
+    count = len(coreml["real"]["clock"]["medians_ms"])
+    return (
+        f"{coreml['trials']} trials and {coreml['series']} histories of each kind. {count} real sessions; "
+        f"their medians differed by {noise}. Load average before the run: {coreml['load_average'][0]}."
+    )
+
+
 def _program_rows(capacity: dict[str, Any]) -> list[tuple[str, ...]]:
     """Errors of all programs, of seasonal naive's, and ours in parts of theirs on the very same tasks."""
     horizons = ("7 days", "30 days")
@@ -149,12 +175,33 @@ def _series_in_words(capacity: dict[str, Any]) -> str:
     )
 
 
+def _scale_in_words(results: Path) -> str:
+    """The figure and where the time went; it takes so long that it may not have been run."""
+    file = results / "capacity_scale.json"
+    if not file.exists() or not (results / "details" / file.name).exists():
+        return "It has not been run yet."
+    details = _details(results, "capacity_scale")
+    parts = [markdown_table(_beside_rows(file)), markdown_table(details["tasks"])]
+    parts.append(
+        f"{details['parallel']} runs and tasks at once. Load average before: {details['load_average'][0]}."
+    )
+    return "\n\n".join(parts)
+
+
 def _one_sentence(backup: dict[str, Any]) -> str:
     first, second = (format_bytes(backup["workload_bytes"][day]) for day in ("day_1", "day_2"))
     return (
         f"{first} on the first day, {second} on the second, to the same S3 server in the same run; "
         "every restore compared."
     )
+
+
+def _reference_in_words(results: Path) -> str:
+    file = results / "coreml-reference.json"
+    if not file.exists():
+        return "It has not been run yet."
+    run = _run_in_words(_details(results, "coreml-reference"))
+    return f"{markdown_table(_beside_rows(file))}\n\n{run}"
 
 
 def _run_in_words(details: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ happened, and judges the last ones.
 - **score_forecasts** scores each forecast once for each of `accuracy.horizons_days` in
   `include/capacity.yaml`: mean absolute scaled error (1 is last week repeated), pinball loss and coverage of
   the 95 % bound, whether `required_risk` fell short, and how much of it was waste. Hours without data are not
-  scored. However many forecasts are due, Prometheus is asked once for each metric.
+  scored. However many forecasts are due, Prometheus is asked once for each metric. Then the hours of scored
+  forecasts that are older than `keep_hourly_days` are removed; their days, figures and reports stay.
 - **check_drift** logs the table of all metrics, and fails when the last forecasts of a series were worse than
   `accuracy` allows. It names each, why, and leaves one message for each in the outbox.
 
@@ -31,7 +32,8 @@ PARAMS = {
         False,
         type="boolean",
         title="Score again",
-        description_md="Score forecasts **that have scores already** too, as after samples were backfilled.",
+        description_md="Score forecasts **that have scores already** too, as after samples were backfilled;"
+        " those of the last `keep_hourly_days`.",
         section="What",
     ),
 }

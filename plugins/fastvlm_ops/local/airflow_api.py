@@ -165,6 +165,20 @@ class AirflowClient:
         path = f"{_path(dag_id, run_id)}/taskInstances/{task_id}/-1/hitlDetails"
         self._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Let a task of a run that has ended run again, and all that come after it.
+
+        :param task_id: all of its mapped tasks
+        """
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id],
+            "only_failed": False,
+            "include_downstream": True,
+        }
+        self._call("POST", f"/api/v2/dags/{dag_id}/clearTaskInstances", json=body)
+
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return all runs of a DAG, a hundred at most, as the API describes them."""
         path = f"/api/v2/dags/{dag_id}/dagRuns"
@@ -226,6 +240,10 @@ class AirflowClient:
             seconds=_seconds(run["start_date"], run["end_date"]),
             tasks=[self._result(path, instance) for instance in self._instances(path)],
         )
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the tasks of a run in the order in which they started, as the API describes them."""
+        return self._instances(_path(dag_id, run_id))
 
     def failure(self, run: RunResult, task: TaskResult) -> str:
         """Return what a task's last attempt failed with: its error, else the end of its log."""

@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fastvlm_ops.local.coreml_networks import (
@@ -27,6 +28,8 @@ from fastvlm_ops.local.kit_models import draw_normal, settle
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from fastvlm_ops.core.coreml.golden import Golden
 
 Name = Literal["VisionEncoder", "TextDecoder"]
 Variant = Literal[
@@ -126,6 +129,20 @@ def example_inputs(name: Name, *, seed: int = 1) -> dict[str, np.ndarray]:
     if name == "TextDecoder":
         return {"tokens": chance.integers(0, VOCABULARY, (1, TOKENS), dtype=np.int32)}
     return {"images": chance.random(IMAGE_SHAPE, dtype=np.float32)}
+
+
+def build_golden(folder: Path, name: Name, *, seed: int = 1) -> Golden:
+    """Write golden inputs and outputs of a model, as its original gives them.
+
+    :param folder: that is made where absent
+    :param name: of the model
+    :param seed: of the weights and the inputs
+    """
+    from fastvlm_ops.core.coreml.making_golden import make_golden
+
+    with TemporaryDirectory(prefix="coreml-original-") as scratch:
+        original = build_model(Path(scratch), name, "original", "original", seed=seed)
+        return make_golden(original, folder, model=name, inputs=example_inputs(name, seed=seed))
 
 
 def _program(name: Name, making: _Making, seed: int) -> Any:

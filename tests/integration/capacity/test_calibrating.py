@@ -129,3 +129,17 @@ def test_what_is_no_calibration_is_refused(objects: CapacityObjects) -> None:
     name = newest_calibration(objects, START)
     with pytest.raises(ArtefactDamagedError, match=r"at=2026-01-01T00Z\.json: .*Remove it"):
         load_calibration(objects, name)
+
+
+def test_forecasts_whose_hours_were_removed_are_left_out(
+    objects: CapacityObjects, store: Store, definitions: Capacity
+) -> None:
+    last = START + timedelta(days=FORECASTS)
+    for day in range(FORECASTS + 1):
+        forecast(objects, store, definitions, START + timedelta(days=day))
+    oldest = find_partition(objects, START)
+    assert oldest is not None
+    objects.remove([oldest.names["hourly"]])
+    assert not oldest.has("hourly")
+    at = last + timedelta(days=HORIZON_DAYS)
+    assert learn_calibration(objects, store, Restless(), definitions, at=at) is not None

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 _KEY = ("as_of", "service", "metric", "horizon_days")
-_USABLE = ("ok", "short", "stale")
+#: Statuses of forecasts that can be scored.
+USABLE = ("ok", "short", "stale")
 _DAY = timedelta(days=1)
 
 
@@ -72,21 +73,22 @@ def forecasts_due(store: Store, definitions: Capacity, *, at: datetime, again: b
     :param store: the operations database
     :param definitions: ``capacity.yaml``
     :param at: full hour, in UTC: what comes after it has not come yet
-    :param again: also those that have scores
+    :param again: also those that have scores, and are younger than ``keep_hourly_days``
     """
     with store.read() as connection:
         made = connection.execute(
             select(forecasts.c.as_of, forecasts.c.horizon_days)
-            .where(forecasts.c.status.in_(_USABLE), forecasts.c.as_of < at)
+            .where(forecasts.c.status.in_(USABLE), forecasts.c.as_of < at)
             .distinct()
         ).all()
         found = connection.execute(select(scores.c.as_of, scores.c.horizon_days).distinct())
         scored = {(row.as_of, row.horizon_days) for row in found}
     due = []
+    kept = at - definitions.keep_hourly_days * _DAY
     for as_of, horizon_days in sorted(made):
         for days in definitions.accuracy.horizons_days:
             has_come = days <= horizon_days and as_of + days * _DAY <= at
-            if has_come and (again or (as_of, days) not in scored):
+            if has_come and ((again and as_of >= kept) or (as_of, days) not in scored):
                 due.append(Due(as_of, days))
     return due
 

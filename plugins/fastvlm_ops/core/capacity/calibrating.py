@@ -81,16 +81,17 @@ def learn_calibration(
     )
     with store.read() as connection:
         matured = sorted(connection.execute(query.distinct()).scalars())[-definitions.accuracy.runs :]
-    partitions = [one for as_of in matured if (one := find_partition(objects, as_of)) is not None]
+    found = (find_partition(objects, as_of) for as_of in matured)
+    partitions = [one for one in found if one is not None and one.has("hourly")]
     if len(partitions) < definitions.accuracy.fewest:
         return None
     actual = read_actual(source, definitions, matured[0], matured[-1] + days * _DAY)
     parts = [_entries(partition, actual, days) for partition in partitions]
     leads = np.concatenate([part[0] for part in parts])
     real, median, upper = (np.concatenate([part[number] for part in parts]) for number in (1, 2, 3))
-    found = Calibration.learn(leads, real, median, upper)
-    objects.put(_name(at), found.to_json().encode(), content_type="application/json")
-    return found
+    learnt = Calibration.learn(leads, real, median, upper)
+    objects.put(_name(at), learnt.to_json().encode(), content_type="application/json")
+    return learnt
 
 
 def _entries(

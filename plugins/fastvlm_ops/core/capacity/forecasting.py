@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.budget import ProcessorTime, TimeSpentError
@@ -16,11 +15,13 @@ from fastvlm_ops.core.capacity.cleaning import DAY, Floats, cut_freaks, even_out
 from fastvlm_ops.core.capacity.conformal import bounds
 from fastvlm_ops.core.capacity.ensemble import combine
 from fastvlm_ops.core.capacity.extremes import maximum_quantiles, peak_quantiles
-from fastvlm_ops.core.capacity.grid import to_grid
 from fastvlm_ops.core.capacity.levels import LEVELS, column
 from fastvlm_ops.core.capacity.models import MODELS
 from fastvlm_ops.core.capacity.origins import try_models
 from fastvlm_ops.core.capacity.trend import find_trend
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Status = Literal["ok", "short", "stale", "no_data", "failed"]
 
@@ -71,6 +72,10 @@ def forecast(history: pd.Series, horizon_hours: int) -> pd.DataFrame:
         ``q0.95``; NaN where the history holds no number
     :raises HistoryError: the history has no times, or other things than numbers
     """
+    import pandas as pd  # not above: the tasks that forecast do without, and start a second or two earlier
+
+    from fastvlm_ops.core.capacity.grid import to_grid
+
     grid = to_grid(history)
     found = forecast_many(grid.to_numpy()[None, :], horizon_hours)[0]
     if found.status == "failed":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _DELETED_AT_ONCE = 1000
+#: What the names of working objects, and of forecasts, begin with.
+RUNS, FORECASTS = "runs/", "forecasts/"
+_FOLDER = "as_of=%Y-%m-%dT%HZ"
 
 
 class CapacityObjects:
@@ -126,7 +129,7 @@ def run_folder(run_key: str) -> str:
 
     :param run_key: ``<dag id>/<run id>``
     """
-    return f"runs/{quote(run_key, safe='')}/"
+    return f"{RUNS}{quote(run_key, safe='')}/"
 
 
 def partition_folder(as_of: datetime) -> str:
@@ -134,4 +137,16 @@ def partition_folder(as_of: datetime) -> str:
 
     :param as_of: aware, in UTC
     """
-    return f"forecasts/as_of={as_of:%Y-%m-%dT%HZ}/"
+    return f"{FORECASTS}{as_of:{_FOLDER}}/"
+
+
+def as_of_in(name: str) -> datetime | None:
+    """Return the as-of hour whose forecasts an object belongs to; None where it is another.
+
+    :param name: of the object
+    """
+    folder = name.removeprefix(FORECASTS).partition("/")[0]
+    try:
+        return datetime.strptime(folder, _FOLDER).replace(tzinfo=UTC)
+    except ValueError:
+        return None

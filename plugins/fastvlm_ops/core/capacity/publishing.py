@@ -67,6 +67,13 @@ class Partition:
         except ValueError as error:
             raise ArtefactDamagedError(f"{self.uri}: {error}") from None
 
+    def has(self, kind: str) -> bool:
+        """Whether a table is there: ``hourly`` is removed when it is old.
+
+        :param kind: as in :meth:`table`
+        """
+        return any(True for _ in self.objects.names(self.names[kind]))
+
     def table(self, kind: str, *, service: str | None = None, metric: str | None = None) -> pa.Table:
         """Return a table.
 

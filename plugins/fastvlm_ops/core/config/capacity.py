@@ -175,6 +175,15 @@ class Capacity(DefinitionFile):
     series_per_shard: Annotated[
         int, Field(ge=1, le=10_000, description="about so many series are forecast by one task")
     ] = 300
+    keep_hourly_days: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=3660,
+            description="hours of a forecast that was scored are removed after so many days, 1 to 3660;"
+            " its days and figures stay",
+        ),
+    ] = 120
     agreeing_runs: Annotated[
         int, Field(ge=1, le=30, description="so many runs in a row must agree before a scale-down, 1 to 30")
     ] = 3
@@ -186,6 +195,16 @@ class Capacity(DefinitionFile):
     prices: Annotated[Prices, Field(description="of a unit for a month, by resource; optional")] = Prices()
     resources: Annotated[Resources, Field(description="PromQL of cpu, memory and requests")]
     accuracy: Annotated[Accuracy, Field(description="how forecasts are scored")] = Accuracy()
+
+    @model_validator(mode="after")
+    def _keeps_what_is_learnt_from(self) -> Self:
+        needed = max(self.horizon_days, *self.accuracy.horizons_days) + self.accuracy.runs
+        if self.keep_hourly_days < needed:
+            raise ValueError(
+                f"keep_hourly_days {self.keep_hourly_days} is too few: bounds are learnt from the last"
+                f" {self.accuracy.runs} forecasts whose hours have come, which takes {needed} days"
+            )
+        return self
 
     @property
     def metrics(self) -> Mapping[Resource, ResourceMetric]:

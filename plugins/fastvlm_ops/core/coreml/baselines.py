@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from fastvlm_ops.core.store.tables.coreml import baselines, runs, sessions
 from fastvlm_ops.core.store.upsert import upsert
 
 if TYPE_CHECKING:
+    from fastvlm_ops.core.config.coreml import CompareRules
+    from fastvlm_ops.core.coreml.records import RunRecord
     from fastvlm_ops.core.store import Store
     from fastvlm_ops.core.store.artefacts import ArtefactStore
 
@@ -36,11 +38,6 @@ class Subject:
     device: str
     model: str
     compute_unit: str
-
-    @classmethod
-    def of(cls, run: RunId) -> Subject:
-        """Return that of a run."""
-        return cls(run.device, run.model, run.compute_unit)
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,14 @@ class HistoryPoint:
     latency_p50_ms: tuple[float, ...]
 
 
+def subject_of(record: RunRecord) -> Subject:
+    """Return what a run is followed by.
+
+    :param record: the run
+    """
+    return Subject(record.device_name, record.model, record.compute_unit)
+
+
 def load_baseline(
     store: Store,
     artefacts: ArtefactStore,
@@ -76,6 +81,7 @@ def load_baseline(
     sessions: int,
     before: datetime,
     without: str,
+    golden_id: str | None = None,
 ) -> BaselineRecord | None:
     """Return the last accepted runs of an epoch; of another where it has none; None where nothing was.
 
@@ -86,6 +92,8 @@ def load_baseline(
     :param sessions: so many good ones at least, where there are so many
     :param before: only what was measured before this moment
     :param without: run key of the run that is to be compared: a run is not compared with itself
+    :param golden_id: of the outputs that its own were compared with: how far runs were from others is left
+        out, since it cannot be compared
     """
     with store.read() as connection:
         rows = [dict(row) for row in connection.execute(_accepted(subject, before, without)).mappings()]
@@ -94,9 +102,36 @@ def load_baseline(
         return None
     newest = chosen[0]
     return BaselineRecord(
-        runs=tuple(load_run(store, artefacts, row) for row in reversed(chosen)),
+        runs=tuple(_comparable(load_run(store, artefacts, row), row, golden_id) for row in reversed(chosen)),
         accepted_at=newest["accepted_at"].isoformat(),
         accepted_by=newest["accepted_by"],
+    )
+
+
+def _comparable(run: RunRecord, row: Mapping[str, Any], golden_id: str | None) -> RunRecord:
+    return run if row["golden_id"] == golden_id else replace(run, parity=None)
+
+
+def load_baseline_of(
+    store: Store, artefacts: ArtefactStore, record: RunRecord, rules: CompareRules, *, golden_id: str
+) -> BaselineRecord | None:
+    """Return what a run is compared with: what was accepted before it began.
+
+    :param store: the operations database
+    :param artefacts: where the samples are
+    :param record: the run
+    :param rules: what counts as worse
+    :param golden_id: of the outputs that its own were compared with; empty for none
+    """
+    return load_baseline(
+        store,
+        artefacts,
+        subject_of(record),
+        epoch=record.epoch,
+        sessions=rules.baseline_sessions,
+        before=datetime.fromisoformat(record.started_at),
+        without=record.run_key,
+        golden_id=golden_id or None,
     )
 
 

@@ -35,11 +35,13 @@ FEWEST_SESSIONS = 5  # of a group: 5 against 5 is the least that can reach p < 0
 
 # A first look asks for more from here on: well below an alarm, so that hardly a true one is turned away.
 _SUSPICIOUS_P, _SUSPICIOUS_EFFECT = 0.02, 0.6
+_SUSPICIOUS_FAR = 0.6  # of the share of throttled sessions with which nothing is concluded
 # What the added sessions by themselves must show: they are few, and the alarm is already held by all.
 _CONFIRMING_P, _CONFIRMING_EFFECT = 0.05, 0.5
 # Sessions within so many effects of their group's centre are never taken for throttled ones.
 _NEVER_FAR_EFFECTS = 3.0
-# An interval that reaches further than so many effects says nothing: OK would promise too much.
+# An interval that reaches further than so many effects, and further than the change is large, says nothing:
+# OK would promise too much, and on so restless a device a rare chance is none.
 _WIDEST_EFFECTS = 4.0
 
 
@@ -110,17 +112,19 @@ def compare_metric(
     if two_speeds or too_many_far(near, rules.unstable_share):
         return replace(said, verdict=Verdict.UNSTABLE, reason=_far_in_words(near))
     needed = float(np.log1p(effect))
+    width = found.high - found.low
+    if width > max(2 * _WIDEST_EFFECTS * needed, abs(found.estimate)):
+        return replace(said, verdict=Verdict.UNSTABLE, reason=f"too scattered to tell: {said.reason}")
     varies = variation_of_nights(_nights(nights, smallest), found.error, rules.p_value)
     if found.p_value < rules.p_value and abs(found.estimate) >= needed:
         if abs(found.estimate) < varies:
-            return replace(said, reason=f"{said.reason}; nights alone differ by {np.expm1(varies):.1%}")
+            reason = f"{said.reason}; nights differ by up to {np.expm1(varies):.1%} by themselves"
+            return replace(said, verdict=Verdict.UNSTABLE, reason=reason)
         fresh = after[len(candidate) :][near[1][len(candidate) :]]
         if not _confirmed(kept[0], fresh, found, needed, rules):
             return replace(said, reason=f"{said.reason}; the sessions that were added did not confirm it")
         worse = Verdict.REGRESSION if found.estimate > 0 else Verdict.IMPROVEMENT
         return replace(said, verdict=worse)
-    if found.high - found.low > 2 * _WIDEST_EFFECTS * needed:
-        return replace(said, verdict=Verdict.UNSTABLE, reason=f"too scattered to tell: {said.reason}")
     return said
 
 
@@ -136,7 +140,8 @@ def sessions_to_add(
     """
     effect = rules.minimum_effect if effect is None else effect
     seen = compare_metric(baseline, candidate, rules, effect=effect)
-    if seen.verdict is Verdict.UNSTABLE:
+    far = sum(seen.left_out) / max(1, len(baseline) + len(candidate))
+    if seen.verdict is Verdict.UNSTABLE or far > _SUSPICIOUS_FAR * rules.unstable_share:
         return len(candidate)
     if seen.change is None or seen.p_value is None:
         lacking = FEWEST_SESSIONS - len(candidate)

@@ -131,11 +131,12 @@ def judge_size(before: float | None, after: float | None, rules: CompareRules) -
     """
     if before is None or after is None or before <= 0:
         return _nothing_before("no accepted size yet", after)
-    change = after / before - 1
     verdict = Verdict.OK
-    if abs(change) > rules.size_growth:
-        verdict = Verdict.REGRESSION if change > 0 else Verdict.IMPROVEMENT
-    reason = f"{change:+.1%}: {_megabytes(before)} before, {_megabytes(after)} now"
+    if after > before * (1 + rules.size_growth):
+        verdict = Verdict.REGRESSION
+    elif after < before * (1 - rules.size_growth):
+        verdict = Verdict.IMPROVEMENT
+    reason = f"{after / before - 1:+.1%}: {_megabytes(before)} before, {_megabytes(after)} now"
     return _exact(verdict, before, after, reason)
 
 

@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import stat
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastvlm_ops.core.coreml.arrays import Arrays, ArraysError, read_arrays, write_arrays
 from fastvlm_ops.core.coreml.errors import GoldenError
 
 SCHEMA_VERSION = 1
@@ -27,9 +26,6 @@ DESCRIPTION = "golden.json"
 INPUTS = "inputs.npz"
 OUTPUTS = "outputs.npz"
 _DESCRIPTION_BYTES = 1 << 16
-_ARRAY_BYTES = 1 << 31
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,14 @@ class Golden:
 
         :raises GoldenError: they cannot be read
         """
-        return read_arrays(self.inputs)
+        return _read(self.inputs)
 
     def read_outputs(self) -> dict[str, NDArray[Any]]:
         """Return the outputs by name.
 
         :raises GoldenError: they cannot be read
         """
-        return read_arrays(self.outputs)
+        return _read(self.outputs)
 
 
 def write_golden(
@@ -138,36 +134,11 @@ def load_golden(folder: Path) -> Golden:
     return Golden(folder / INPUTS, folder / OUTPUTS, both[:16], **texts)
 
 
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays by name, as ``.npz``; the same arrays give the same bytes.
-
-    :param path: of the file, replaced at once when all is written
-    :param arrays: by name
-    """
-    temporary = path.with_name(f".{path.name}")
-    # Not np.savez: to it an array named `file` would be its own argument.
-    with zipfile.ZipFile(temporary, "w") as archive:
-        for name, values in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(values), allow_pickle=False)
-    temporary.replace(path)
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` by name. It may come from anywhere: nothing in it is executed.
-
-    :param path: of the file
-    :raises GoldenError: it cannot be read, has objects, or is larger than outputs are
-    """
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > _ARRAY_BYTES:
-            raise GoldenError(f"{path}: has {size} bytes of arrays, more than {_ARRAY_BYTES}")
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise GoldenError(f"{path}: is no file of arrays: {error}") from error
+        return read_arrays(path)
+    except ArraysError as error:
+        raise GoldenError(str(error)) from error
 
 
 def _read_small(path: Path) -> str:

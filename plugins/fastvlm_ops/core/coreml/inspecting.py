@@ -23,6 +23,7 @@ from fastvlm_ops.core.coreml.specification import (
 from fastvlm_ops.core.coreml.structure import hash_structure
 
 _OPERATIONS = 200_000
+_NAMES = 1000
 _TEXT = 500  # characters of what a package says of itself
 _HEADER_BYTES = 64  # that stand before each weight in its file
 _WEIGHT_FOLDER = "@model_path/"
@@ -116,12 +117,20 @@ def inspect_package(path: Path) -> Inspection:
     :param path: of the package
     :raises PackageRefusedError: it is broken, hostile, too new, or holds no ML program
     """
-    specification = read_specification(path)
+    return inspect_specification(read_specification(path))
+
+
+def inspect_specification(specification: Specification) -> Inspection:
+    """The same for a specification that has been read already.
+
+    :param specification: of a package
+    :raises PackageRefusedError: it cannot be right
+    """
     try:
         return _inspect(specification)
     except UnusableSpecificationError as error:
-        name = specification.files.model_file.name
-        raise PackageRefusedError(path, f"{name} cannot be right: {error}") from error
+        files = specification.files
+        raise PackageRefusedError(files.root, f"{files.model_file.name} cannot be right: {error}") from error
 
 
 def _inspect(specification: Specification) -> Inspection:
@@ -130,6 +139,7 @@ def _inspect(specification: Specification) -> Inspection:
     count = sum(1 for one in functions.values() for _ in operations_in(block_of(one)))
     if count > _OPERATIONS:
         raise UnusableSpecificationError(f"{count} operations are more than any model has")
+    _check_kinds(specification)
     structure = hash_structure(function)  # which refuses what is not wired, before anything relies on it
     parameters, compressed = _parameters(block_of(function))
     operations = Counter(operation.type for operation in operations_in(block_of(function)))
@@ -159,6 +169,24 @@ def _inspect(specification: Specification) -> Inspection:
         version_string=metadata.versionString[:_TEXT],
         operation_flops=operation_flops,
     )
+
+
+def _check_kinds(specification: Specification) -> None:
+    """Refuse what would fill a database with names: an inspection is stored, and shown."""
+    functions, description = specification.program.functions, specification.description
+    kinds = {op.type for one in functions.values() for op in operations_in(block_of(one))}
+    counts = {
+        "functions": len(functions),
+        "kinds of operations": len(kinds),
+        "inputs, outputs and states": len(description.input)
+        + len(description.output)
+        + len(description.state),
+    }
+    for name, number in counts.items():
+        if number > _NAMES:
+            raise UnusableSpecificationError(f"{number} {name} are more than any model has")
+    if any(len(name) > _TEXT for name in (*kinds, *functions)):
+        raise UnusableSpecificationError(f"a name has more than {_TEXT} characters")
 
 
 def _feature(feature: Any) -> Feature:

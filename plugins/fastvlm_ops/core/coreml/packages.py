@@ -78,7 +78,7 @@ def find_packages(model: ModelDefinition, root: Path) -> list[ModelPackage]:
     :raises PackageRefusedError: a name has something for a version that cannot be one
     """
     parts = (root / model.path).parts
-    place = next(number for number, part in enumerate(parts) if VERSION_PLACEHOLDER in part)
+    place = max(number for number, part in enumerate(parts) if VERSION_PLACEHOLDER in part)
     before, after = parts[place].split(VERSION_PLACEHOLDER)
     folder = Path(*parts[:place])
     found = []
@@ -213,6 +213,8 @@ def _files(package: Path) -> Iterator[tuple[str, int]]:
     if stat.S_ISREG(status.st_mode):
         yield "", status.st_size
         return
+    if not stat.S_ISDIR(status.st_mode):
+        raise PackageRefusedError(package, "is neither a folder nor a file; links are not followed")
     found: dict[str, int] = {}
     folders = [package]
     while folders:

@@ -51,10 +51,16 @@ class Specification:
     @property
     def description(self) -> Any:
         """Inputs, outputs and states of the default function."""
-        for function in self.model.description.functions:
-            if function.name == self.default_function:
-                return function
-        return self.model.description
+        return self.description_of(self.default_function)
+
+    def description_of(self, function: str) -> Any:
+        """Return the inputs, outputs and states of a function.
+
+        :param function: its name
+        """
+        # A package of one function describes that one, not its functions.
+        named = (one for one in self.model.description.functions if one.name == function)
+        return next(named, self.model.description)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,8 @@ Bools = NDArray[np.bool_]
 # wide, so that of ordinary sessions hardly any is left out.
 _CUTS = ((2.0, 1 / 3, 0.4307), (4.0, 0.5, 0.6745), (4.0, 0.5, 0.6745))
 
-# What a share may exceed the limit by before it counts, in standard errors.
-_ERRORS = 0.7
-
-_FEWEST_NIGHTS, _FEWEST_OF_A_NIGHT = 3, 3
-# With three or four nights Student's factor would let no change through: this is what a dozen ask for.
+_FEWEST_NIGHTS, _FEWEST_OF_A_NIGHT = 6, 3
+# With so few nights Student's factor would let hardly a change through: this is what a dozen ask for.
 _LARGEST_FACTOR = 2.7
 
 
@@ -64,9 +61,7 @@ def too_many_far(near: Sequence[Bools], share: float) -> bool:
     :param share: the limit
     """
     found, error = _far_share(np.concatenate(near))
-    return found + _ERRORS * error >= share or any(
-        found - _ERRORS * error > share for found, error in map(_far_share, near)
-    )
+    return found + error >= share or any(found - error > share for found, error in map(_far_share, near))
 
 
 def has_two_speeds(slower: Floats, near: Bools, share: float) -> bool:

@@ -118,6 +118,17 @@ def record_model(
         upsert(connection, models, [row], key=("digest",), keep=("name", "version", "first_seen_at"))
 
 
+def find_inspection(store: Store, digest: str) -> dict[str, Any] | None:
+    """Return what is known of a package, or None where it was never inspected.
+
+    :param store: the operations database
+    :param digest: of its files
+    """
+    query = select(models.c.inspection).where(models.c.digest == digest)
+    with store.read() as connection:
+        return connection.execute(query).scalar_one_or_none()
+
+
 def find_run(store: Store, run: RunId) -> dict[str, Any] | None:
     """Return the row of a run, or None.
 
@@ -265,9 +276,7 @@ def load_run(store: Store, artefacts: ArtefactStore, row: Mapping[str, Any]) -> 
     :param row: of ``coreml_run``
     :raises ArtefactDamagedError: its samples are missing or are not what was stored
     """
-    with store.read() as connection:
-        query = select(models.c.inspection).where(models.c.digest == row["digest"])
-        inspection = connection.execute(query).scalar_one_or_none()
+    inspection = find_inspection(store, row["digest"])
     if row["artefact_name"] is None:
         return replace(_record_of(row), inspection=inspection)
     artefact = artefacts.find(row["run_key"], row["artefact_name"])
@@ -357,4 +366,6 @@ def _quantile(samples: Sequence[float], share: float) -> float:
 
 def _finite(value: Any) -> Any:
     """NULL in place of what is no number: SQLite would store it so, and PostgreSQL would not."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    return float(value) if math.isfinite(value) else None  # NumPy's are no type of the database's

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 from fastvlm_ops.core.coreml.specification import UnusableSpecificationError, block_of
@@ -23,15 +25,14 @@ def hash_structure(function: Any) -> str:
     :raises UnusableSpecificationError: something takes a value that nothing before it gives
     """
     hasher = hashlib.sha256()
-    values: dict[str, Any] = {value.name: f"input {place}" for place, value in enumerate(function.inputs)}
-    _hash_block(hasher, block_of(function), values)
+    inputs: dict[str, Any] = {value.name: f"input {place}" for place, value in enumerate(function.inputs)}
+    _hash_block(hasher, block_of(function), ChainMap(inputs), count())
     return hasher.hexdigest()
 
 
-def _hash_block(hasher: Any, block: Any, outside: Mapping[str, Any]) -> None:
-    values = dict(outside)
-    for value in block.inputs:
-        values[value.name] = len(values)
+def _hash_block(hasher: Any, block: Any, outside: ChainMap[str, Any], numbers: Iterator[int]) -> None:
+    values = outside.new_child()  # seen by this block alone
+    values.update((value.name, next(numbers)) for value in block.inputs)
     for operation in block.operations:
         if operation.type == "const" or operation.type.startswith("constexpr_"):
             _check_taken(operation, values)
@@ -45,9 +46,8 @@ def _hash_block(hasher: Any, block: Any, outside: Mapping[str, Any]) -> None:
         line = [operation.type, sorted(taken.items()), len(operation.outputs), len(operation.blocks)]
         hasher.update(json.dumps(line).encode() + b"\n")
         for inner in operation.blocks:
-            _hash_block(hasher, inner, values)
-        for output in operation.outputs:
-            values[output.name] = len(values)
+            _hash_block(hasher, inner, values, numbers)
+        values.update((output.name, next(numbers)) for output in operation.outputs)
     if not block.outputs:
         raise UnusableSpecificationError("a function or block gives nothing: it is cut off")
     hasher.update(json.dumps([_known(name, values) for name in block.outputs]).encode() + b"\n")

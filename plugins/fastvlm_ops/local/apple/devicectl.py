@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.local.apple.script import FaultKind, ScriptedDevice
-from fastvlm_ops.local.apple.state import VARIABLE, State
+from fastvlm_ops.local.apple.state import VARIABLE, State, is_alive
 
 _GONE = "The device was disconnected; a connection to it could not be established."
 
@@ -41,10 +41,10 @@ def run(state: State, arguments: Sequence[str]) -> int:
     try:
         result = options.run(state, options)
     except FailedError as error:
-        sys.stderr.write(f"ERROR: {error.text} (com.apple.dt.CoreDeviceError error 1.)\n")
-        information = {"NSLocalizedDescription": {"string": error.text}}
-        beneath = {"userInfo": {"NSLocalizedDescription": {"string": error.reason}}} if error.reason else None
-        if beneath:
+        sys.stderr.write(f"ERROR: {error.text} (com.apple.dt.CoreDeviceError error 1.)\n{error.reason}\n")
+        information: dict[str, Any] = {"NSLocalizedDescription": {"string": error.text}}
+        if error.reason:
+            beneath = {"userInfo": {"NSLocalizedDescription": {"string": error.reason}}}
             information["NSUnderlyingError"] = {"error": beneath}
         said = {"code": 1, "domain": "com.apple.dt.CoreDeviceError", "userInfo": information}
         _answer(options, {"error": said, "info": {"outcome": "failed"}})
@@ -125,6 +125,7 @@ def _described(state: State, device: ScriptedDevice) -> dict[str, Any]:
             "deviceType": device.kind,
             "marketingName": device.name,
             "productType": device.model,
+            "reality": "simulated" if device.simulated else "physical",
             "udid": device.udid,
         },
         "identifier": device.identifier,
@@ -137,7 +138,7 @@ def _there(state: State, options: argparse.Namespace) -> ScriptedDevice:
     if device is None:
         raise FailedError("The specified device was not found.")
     if state.has_gone(device) or device.state == "unavailable":
-        raise FailedError(_GONE)
+        raise FailedError(f"{_GONE} (device {device.identifier}, {device.udid})")
     (state.home(device) / "woken").touch()
     return device
 
@@ -155,7 +156,11 @@ def _details(state: State, options: argparse.Namespace) -> dict[str, Any]:
 
 def _lock_state(state: State, options: argparse.Namespace) -> dict[str, Any]:
     device = _there(state, options)
-    return {"deviceIdentifier": device.identifier, "passcodeRequired": device.locked, "unlockedSinceBoot": True}
+    return {
+        "deviceIdentifier": device.identifier,
+        "passcodeRequired": device.locked,
+        "unlockedSinceBoot": True,
+    }
 
 
 def _apps(state: State, options: argparse.Namespace) -> dict[str, Any]:
@@ -163,7 +168,10 @@ def _apps(state: State, options: argparse.Namespace) -> dict[str, Any]:
     names = sorted(path.name for path in (state.home(device) / "apps").glob("*"))
     return {
         "apps": [
-            {"bundleIdentifier": name, "url": f"file:///private/var/containers/Bundle/{name}/ModelRunner.app/"}
+            {
+                "bundleIdentifier": name,
+                "url": f"file:///private/var/containers/Bundle/{name}/ModelRunner.app/",
+            }
             for name in names
             if options.bundle_id in ("", name)
         ]
@@ -175,7 +183,7 @@ def _processes(state: State, options: argparse.Namespace) -> dict[str, Any]:
     running = [{"executable": "file:///sbin/launchd", "processIdentifier": 1}]
     for file in (state.home(device) / "apps").glob("*/pid"):
         pid = int(file.read_text() or 0)
-        if pid and Path(f"/proc/{pid}").exists():
+        if is_alive(pid):
             path = f"file:///private/var/containers/Bundle/{file.parent.name}/ModelRunner.app/ModelRunner"
             running.append({"executable": path, "processIdentifier": pid})
     return {"runningProcesses": running}
@@ -205,7 +213,9 @@ def _launch(state: State, options: argparse.Namespace) -> int:
     device = _there(state, options)
     app = _installed(state, device, options.bundle)
     if device.locked:
-        raise FailedError("The application failed to launch.", "Unable to launch because the device was locked.")
+        raise FailedError(
+            "The application failed to launch.", "Unable to launch because the device was locked."
+        )
     if state.fault(FaultKind.CRASH_ON_LAUNCH, device.name):
         sys.stderr.write("App terminated due to signal 6.\n")
         return 1
@@ -261,6 +271,6 @@ def _copy_from(state: State, options: argparse.Namespace) -> dict[str, Any]:
     app = _installed(state, _there(state, options), options.domain_identifier)
     source = app / "container" / options.source
     if not source.is_file():
-        raise FailedError("The file couldn’t be opened because there is no such file.")
+        raise FailedError("The file could not be opened because there is no such file.")
     shutil.copyfile(source, options.destination)
     return {"source": options.source, "destination": options.destination}

@@ -36,7 +36,7 @@ def compile_package(package: Path, destination: Path) -> None:
 
 
 def describe(package: Path) -> dict[str, Any]:
-    """Return what the stand-in has to know of a package: name, inputs and outputs, operations and their cost.
+    """Return what the stand-in has to know of a package: name, inputs and outputs, operations and their work.
 
     :raises BrokenPackageError: it cannot be read
     """
@@ -52,13 +52,11 @@ def describe(package: Path) -> dict[str, Any]:
     for function in model.mlProgram.functions.values():
         prefix = _SETS.get(function.opset, function.opset)
         _collect(function.block_specializations[function.opset], prefix, operations)
-    total = sum(one["work"] for one in operations) or 1.0
     return {
         "name": package.stem,
         "specification": model.specificationVersion,
         "functions": list(model.mlProgram.functions),
-        "operations": [{**one, "cost": one["work"] / total} for one in operations],
-        "work": total,
+        "operations": operations,
         "inputs": [_feature(one) for one in model.description.input],
         "outputs": [_feature(one) for one in model.description.output],
         "stateful": bool(model.description.state),
@@ -94,7 +92,8 @@ def _collect(block: Any, prefix: str, operations: list[dict[str, Any]]) -> None:
         folded = operation.type.startswith("constexpr_")
         work = 0.0 if folded else float(elements * (_MANY if operation.type in _HEAVY else 1))
         outputs = [output.name for output in operation.outputs]
-        operations.append({"outputs": outputs, "kind": operation.type, "set": prefix, "work": work})
+        described = {"outputs": outputs, "kind": operation.type, "set": prefix, "work": work}
+        operations.append({**described, "elements": 0 if folded else elements})
         for inner in operation.blocks:
             _collect(inner, prefix, operations)
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from fastvlm_ops.core.coreml.devices.tensors import DATA_TYPES, save_arrays
 from fastvlm_ops.local.apple.packages import PACKAGE
 from fastvlm_ops.local.apple.script import AppleScript
 
 _WORK_PER_MS = 2e6  # of the Neural Engine; a CPU does a quarter of it
+_HOP = 256  # of an element of the output, to the CPU and back
 _SLOWER = {"ane": 1.0, "gpu": 2.0, "cpu": 4.0}
-_TYPES = {"Float16": np.float16, "Float32": np.float32, "Float64": np.float64, "Int32": np.int32}
 
 
 def preferred_unit(operation: Mapping[str, Any], unit: str, script: AppleScript) -> str:
@@ -34,6 +35,28 @@ def preferred_unit(operation: Mapping[str, Any], unit: str, script: AppleScript)
     return "gpu" if unit == "CPU_AND_GPU" else "ane"
 
 
+def plan(
+    description: Mapping[str, Any], unit: str, script: AppleScript
+) -> list[tuple[dict[str, Any], str, float]]:
+    """Return the operations, where each is planned to run, and its share of the cost.
+
+    An operation that runs on the CPU while others do not costs the way there and back too.
+
+    :param description: of the model
+    :param unit: that is allowed
+    :param script: what is played
+    """
+    operations = description["operations"]
+    places = [preferred_unit(one, unit, script) for one in operations]
+    costs = [
+        one["work"] * _SLOWER[place]
+        + (one["elements"] * _HOP if place == "cpu" and unit != "CPU_ONLY" else 0)
+        for one, place in zip(operations, places, strict=True)
+    ]
+    total = sum(costs) or 1.0
+    return [(one, place, cost / total) for one, place, cost in zip(operations, places, costs, strict=True)]
+
+
 class Clock:
     """How long the predictions of one session take.
 
@@ -48,10 +71,10 @@ class Clock:
         self, description: Mapping[str, Any], unit: str, script: AppleScript, device: str, session: int
     ) -> None:
         self.timing = script.timing(description["name"], device)
-        self._random = random.Random(f"{script.seed} {device} {description['name']} {session}")
-        factors = [_SLOWER[preferred_unit(one, unit, script)] for one in description["operations"]]
-        works = [one["work"] for one in description["operations"]]
-        worked_out = sum(work * factor for work, factor in zip(works, factors, strict=True)) / _WORK_PER_MS
+        key = f"{script.seed} {device} {description['name']} {session}"
+        self._random = random.Random(key)  # noqa: S311  # of a script, not of a secret
+        works = [one["work"] * _SLOWER[place] for one, place, _ in plan(description, unit, script)]
+        worked_out = sum(works) / _WORK_PER_MS
         median = self.timing.median_ms if self.timing.median_ms is not None else worked_out
         self._session_ms = median * self._factor(self.timing.session_noise)
         self._drawn = 0
@@ -106,7 +129,7 @@ class Predictor:
             outputs = _made_up(self._description, file.stem)
         self._cache.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, **outputs)  # type: ignore[arg-type]
+        save_arrays(temporary, outputs)
         temporary.replace(file)
 
 
@@ -125,7 +148,9 @@ def _made_up(description: Mapping[str, Any], seed: str) -> dict[str, np.ndarray]
     outputs = {}
     for one in description["outputs"]:
         shape = one["shape"] or [1]
-        outputs[one["name"]] = generator.standard_normal(shape).astype(_TYPES.get(one["type"], np.float32))
+        outputs[one["name"]] = generator.standard_normal(shape).astype(
+            DATA_TYPES.get(one["type"], np.float32)
+        )
     return outputs
 
 

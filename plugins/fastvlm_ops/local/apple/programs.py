@@ -27,11 +27,17 @@ def main(program: str, arguments: Sequence[str]) -> int:
 
         return run(state, arguments)
     if program == "coremlcompiler":
-        return _compile(arguments)
+        return _compile(state, arguments)
     if program == "xcodebuild":
         return _build(state, arguments)
     if program == "sw_vers":
         return _system(state, arguments)
+    if program == "sysctl":
+        sys.stdout.write(f"{state.script.mac_model}\n")
+        return 0
+    if program == "ioreg":
+        sys.stdout.write('    "IOPlatformUUID" = "00000000-0000-4000-8000-00000000AC01"\n')
+        return 0
     if program == "pmset":
         return _power(state, arguments)
     sys.stderr.write(f'xcrun: error: unable to find utility "{program}", not a developer tool or in PATH\n')
@@ -45,7 +51,7 @@ def add_site() -> None:
     site.main()
 
 
-def _compile(arguments: Sequence[str]) -> int:
+def _compile(state: State, arguments: Sequence[str]) -> int:
     add_site()
     from fastvlm_ops.local.apple.packages import BrokenPackageError, compile_package
 
@@ -53,6 +59,9 @@ def _compile(arguments: Sequence[str]) -> int:
         sys.stderr.write("usage: coremlcompiler compile MODEL FOLDER\n")
         return 64
     package, folder = Path(arguments[1]), Path(arguments[2])
+    if state.fault(FaultKind.COMPILE, "", package.stem):
+        sys.stderr.write(f"coremlcompiler: error: {package}: an operation is not known\n")
+        return 1
     try:
         compile_package(package, folder / f"{package.stem}.mlmodelc")
     except BrokenPackageError as error:
@@ -67,7 +76,9 @@ def _build(state: State, arguments: Sequence[str]) -> int:
         version, build = state.script.xcode
         sys.stdout.write(f"Xcode {version}\nBuild version {build}\n")
         return 0
-    settings = dict(argument.split("=", 1) for argument in arguments if "=" in argument and argument[0] != "-")
+    settings = dict(
+        argument.split("=", 1) for argument in arguments if "=" in argument and argument[0] != "-"
+    )
     destination = arguments[list(arguments).index("-destination") + 1]
     udid = dict(part.split("=", 1) for part in destination.split(",") if "=" in part).get("id", "")
     device = state.device(udid)
@@ -75,7 +86,7 @@ def _build(state: State, arguments: Sequence[str]) -> int:
     if state.fault(FaultKind.SIGNING, name):
         team = settings.get("DEVELOPMENT_TEAM", "")
         sys.stdout.write(
-            f"error: No Account for Team \"{team}\". Add a new account in Accounts settings.\n"
+            f'error: No Account for Team "{team}". Add a new account in Accounts settings.\n'
             f"error: No profiles for '{settings.get('PRODUCT_BUNDLE_IDENTIFIER')}' were found: Xcode couldn't"
             " find any iOS App Development provisioning profiles matching it.\n** BUILD FAILED **\n"
         )

@@ -1,4 +1,4 @@
-"""The ModelRunner app of the stand-in: a process that watches its container and answers what it finds there."""
+"""The ModelRunner app of the stand-in: a process that answers what it finds in its container."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import numpy as np
 
 from fastvlm_ops.core.coreml.devices.tensors import read_tensors, write_tensors
 from fastvlm_ops.local.apple.packages import STAND_IN
-from fastvlm_ops.local.apple.predicting import Clock, Predictor, preferred_unit
+from fastvlm_ops.local.apple.predicting import Clock, Predictor, plan
 from fastvlm_ops.local.apple.script import FaultKind, ScriptedDevice
 from fastvlm_ops.local.apple.state import VARIABLE, State
 
 _POLL_SECONDS = 0.01
+_IDLE_SECONDS = 900.0
 _UNITS = {"cpu": {"cpu": {}}, "gpu": {"gpu": {}}, "ane": {"neuralEngine": {"totalCoreCount": 16}}}
 _ERROR = -32001
 
@@ -30,7 +31,9 @@ class RefusedError(Exception):
 
 
 class _Loaded:
-    def __init__(self, compiled: Path, description: dict[str, Any], unit: str, clock: Clock, cache: Path) -> None:
+    def __init__(
+        self, compiled: Path, description: dict[str, Any], unit: str, clock: Clock, cache: Path
+    ) -> None:
         self.description = description
         self.unit = unit
         self.clock = clock
@@ -55,18 +58,25 @@ class ModelRunner:
         self._loads = 0
 
     def serve(self) -> None:
-        """Answer until the container is gone: an app that is uninstalled ends."""
+        """Answer until the container is gone, as with an app that is uninstalled, or nobody asks any more."""
         messages = self._folder / "requests" / "messages"
         for folder in (messages, self._folder / "requests" / "resources", self._folder / "responses"):
             folder.mkdir(parents=True, exist_ok=True)
-        while messages.is_dir():
+        heard = time.monotonic()
+        while messages.is_dir() and time.monotonic() - heard < _IDLE_SECONDS:
             # Like the app's own watch of the folder: a request is a folder that was not there before.
             for path in sorted(messages.iterdir()):
                 file = path / "message.json"
-                if path.name not in self._seen and file.is_file():
-                    self._seen.add(path.name)
-                    self._answer(json.loads(file.read_text()))
-                    file.unlink(missing_ok=True)
+                if path.name in self._seen or not file.is_file():
+                    continue
+                try:
+                    message = json.loads(file.read_text())
+                except ValueError:
+                    continue  # it is still being copied
+                heard = time.monotonic()
+                self._seen.add(path.name)
+                self._answer(message)
+                file.unlink(missing_ok=True)
             time.sleep(_POLL_SECONDS)
 
     def _answer(self, message: dict[str, Any]) -> None:
@@ -104,7 +114,9 @@ class ModelRunner:
     def _model(self, parameters: dict[str, Any]) -> _Loaded:
         model = self._models.get(parameters["modelID"])
         if model is None:
-            raise RefusedError(f"Missing resource: The model with ID '{parameters['modelID']}' is not loaded.")
+            raise RefusedError(
+                f"Missing resource: The model with ID '{parameters['modelID']}' is not loaded."
+            )
         return model
 
     def _fault(self, kind: FaultKind, name: str) -> Any:
@@ -134,7 +146,9 @@ class ModelRunner:
         del self._models[parameters["modelID"]]
         return {"modelID": parameters["modelID"]}
 
-    def _predict(self, parameters: dict[str, Any], resource: Path | None) -> tuple[dict[str, Any], Path] | None:
+    def _predict(
+        self, parameters: dict[str, Any], resource: Path | None
+    ) -> tuple[dict[str, Any], Path] | None:
         model = self._model(parameters)
         name = model.description["name"]
         if resource is None or not resource.is_file():
@@ -164,8 +178,8 @@ class ModelRunner:
         model = self._model(parameters)
         script = self._state.script
         infos = []
-        for operation in model.description["operations"]:
-            preferred = _UNITS[preferred_unit(operation, model.unit, script)]
+        for operation, place, cost in plan(model.description, model.unit, script):
+            preferred = _UNITS[place]
             components = [
                 {"program": {}},
                 {"programFunction": {"data": {"name": "main"}}},
@@ -173,7 +187,7 @@ class ModelRunner:
                 {"programOperation": {"data": {"outputName": operation["outputs"][0]}}},
             ]
             usage = {"supported": [_UNITS["cpu"], preferred], "preferred": preferred}
-            cost, path = operation["cost"], {"components": components}
+            path = {"components": components}
             infos.append({"deviceUsage": usage, "estimatedCost": cost, "path": path})
         return {"modelID": parameters["modelID"], "infos": infos}
 

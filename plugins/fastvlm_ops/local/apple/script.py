@@ -1,4 +1,4 @@
-"""What the stand-in for Apple's toolchain plays: devices, how fast they are, and what goes wrong. Plain data."""
+"""What the stand-in for Apple's toolchain plays: devices, how fast they are, what goes wrong. Plain data."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class FaultKind(StrEnum):
     PREDICT = "predict"  # Core ML refuses to predict
     NAN_OUTPUTS = "nan_outputs"
     DISK_FULL = "disk_full"  # of the device
+    COMPILE = "compile"  # coremlcompiler fails
     SIGNING = "signing"
     BUILD = "build"
     INSTALL = "install"
@@ -62,6 +63,7 @@ class ScriptedDevice:
     :param developer_mode: whether it is on
     :param state: of the tunnel; ``disconnected`` becomes ``connected`` when the device is asked for something
     :param locked: whether it waits for its passcode
+    :param simulated: whether it is a simulator, which newer tools list as well
     """
 
     name: str = "Test iPhone"
@@ -74,6 +76,7 @@ class ScriptedDevice:
     developer_mode: bool = True
     state: str = "connected"
     locked: bool = False
+    simulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class AppleScript:
     :param cpu_kinds: operators that do
     :param faults: what goes wrong
     :param macos: version and build of this Mac's system
+    :param mac_model: of this Mac, as the maker names it
     :param xcode: version and build of Xcode
     :param battery: charge of this Mac's battery in percent; None where it has none
     :param low_power: whether this Mac is in low power mode
@@ -123,6 +127,7 @@ class AppleScript:
     cpu_kinds: tuple[str, ...] = ("gather_along_axis", "topk", "non_zero", "cumsum", "argsort")
     faults: tuple[Fault, ...] = ()
     macos: tuple[str, str] = ("15.1", "24B83")
+    mac_model: str = "Mac14,2"
     xcode: tuple[str, str] = ("16.1", "16B40")
     battery: int | None = None
     low_power: bool = False
@@ -136,16 +141,15 @@ class AppleScript:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AppleScript:
         """From JSON."""
-        return cls(
-            **{
-                **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()},
-                "devices": tuple(ScriptedDevice(**one) for one in values["devices"]),
-                "timings": tuple(
-                    Timing(**{**one, "samples_ms": tuple(one["samples_ms"])}) for one in values["timings"]
-                ),
-                "faults": tuple(Fault(**{**one, "kind": FaultKind(one["kind"])}) for one in values["faults"]),
-            }
-        )
+        plain: dict[str, Any] = {
+            name: tuple(one) if isinstance(one, list) else one for name, one in values.items()
+        }
+        timings = [{**one, "samples_ms": tuple(one["samples_ms"])} for one in values["timings"]]
+        faults = [{**one, "kind": FaultKind(one["kind"])} for one in values["faults"]]
+        plain["devices"] = tuple(ScriptedDevice(**one) for one in values["devices"])
+        plain["timings"] = tuple(Timing(**one) for one in timings)
+        plain["faults"] = tuple(Fault(**one) for one in faults)
+        return cls(**plain)
 
     def timing(self, model: str, device: str) -> Timing:
         """Return how fast a package is on a device.
@@ -153,7 +157,5 @@ class AppleScript:
         :param model: name of the package
         :param device: name of the device
         """
-        fitting = (
-            one for one in self.timings if model.startswith(one.model) and one.device in ("", device)
-        )
+        fitting = (one for one in self.timings if model.startswith(one.model) and one.device in ("", device))
         return next(fitting, Timing())

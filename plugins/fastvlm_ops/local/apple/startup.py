@@ -1,4 +1,4 @@
-"""What Python runs when it starts with the stand-in: the stand-in's Core ML for coremltools, when it comes."""
+"""What Python runs when it starts with the stand-in: coremltools finds the stand-in's Core ML then."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Told(importlib.machinery.SourceFileLoader):
         else:
             from fastvlm_ops.local.apple.project import project_folder
 
-            module._ModelRunnerAppBuilder._get_project_path = staticmethod(project_folder)  # type: ignore[attr-defined]
+            module._ModelRunnerAppBuilder._get_project_path = staticmethod(project_folder)
 
 
 def install() -> None:

@@ -1,17 +1,23 @@
-"""The state of the stand-in: a folder with the script, what the devices hold, and how often faults came up."""
+"""The state of the stand-in: the script, what the devices hold, and how often faults came up. In a folder."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastvlm_ops.local.apple.script import AppleScript, Fault, FaultKind, ScriptedDevice
+from fastvlm_ops.local.proc import process_id
 
 VARIABLE = "FASTVLM_OPS_APPLE_STATE"
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that nobody waited for does not."""
+    found = process_id(pid) if pid else None
+    return found is not None and found.alive
 
 
 class State:
@@ -65,11 +71,6 @@ class State:
     def container(self, device: ScriptedDevice, bundle: str) -> Path:
         """Return the container of an app."""
         return self.app(device, bundle) / "container"
-
-    def forget(self) -> None:
-        """Let all devices come back as they were at first."""
-        shutil.rmtree(self.folder / "devices", ignore_errors=True)
-        shutil.rmtree(self.folder / "counts", ignore_errors=True)
 
     def note(self, program: str, arguments: Sequence[str]) -> None:
         """Write down that a program was run."""

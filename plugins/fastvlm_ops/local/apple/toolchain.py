@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from fastvlm_ops.local.apple.script import AppleScript
-from fastvlm_ops.local.apple.state import VARIABLE, State
+from fastvlm_ops.local.apple.state import VARIABLE, State, is_alive
 
-PROGRAMS = ("xcrun", "devicectl", "xcodebuild", "sw_vers", "pmset")
+PROGRAMS = ("xcrun", "devicectl", "xcodebuild", "sw_vers", "sysctl", "ioreg", "pmset")
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -49,6 +49,9 @@ class AppleToolchain:
             "PATH": os.pathsep.join([str(programs), *_others("PATH", programs)]),
             "PYTHONPATH": os.pathsep.join(paths),
             VARIABLE: str(self.state.folder),
+            "XDG_CACHE_HOME": str(
+                self.folder / "cache"
+            ),  # no real device is to get an app that was built here
         }
 
     def environment(self, script: AppleScript | None = None) -> dict[str, str]:
@@ -67,7 +70,7 @@ class AppleToolchain:
         """Return the process ids of the apps that run on the devices."""
         files = self.state.folder.glob("devices/*/apps/*/pid")
         pids = [int(file.read_text() or 0) for file in files]
-        return [pid for pid in pids if pid and Path(f"/proc/{pid}").exists()]
+        return [pid for pid in pids if is_alive(pid)]
 
     def left_behind(self) -> list[str]:
         """Return the files that lie in the containers of the devices' apps."""

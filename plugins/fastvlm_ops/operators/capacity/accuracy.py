@@ -36,6 +36,8 @@ class ScoreForecastOperator(CapacityOperator):
     """Score every forecast whose hours have come by the run's as-of hour, and that has no scores yet.
 
     Where there were any, the bounds of later forecasts are calibrated by the last of those that have matured.
+    Then the hours of forecasts older than ``keep_hourly_days`` of ``capacity.yaml`` are removed, once all of
+    them have scores.
 
     :param prometheus_conn_id: connection of type ``fastvlm_prometheus`` (templated)
     :param again: whether forecasts that have scores are scored again (templated)
@@ -60,6 +62,7 @@ class ScoreForecastOperator(CapacityOperator):
         from fastvlm_ops.core.capacity.accuracy import forecasts_due, score_due
         from fastvlm_ops.core.capacity.calibrating import learn_calibration
         from fastvlm_ops.core.capacity.judging import judge
+        from fastvlm_ops.core.capacity.retention import remove_old
 
         definitions, moment = self.definitions, as_of_hour(context)
         with self.open_store() as store:
@@ -68,6 +71,13 @@ class ScoreForecastOperator(CapacityOperator):
             result = score_due(objects, store, hook, definitions, due, progress=self.log.info)
             table, _ = judge(store, definitions, at=moment)
             learnt = learn_calibration(objects, store, hook, definitions, at=moment) if due else None
+            cleaned = remove_old(
+                objects,
+                store,
+                definitions,
+                at=moment,
+                progress=lambda line: self.log.info("Older than keep_hourly_days, removed: %s", line),
+            )
         if missing := result["missing"]:
             raise PartitionMissingError(
                 f"{len(missing)} partitions are not in the bucket, and were not scored: "
@@ -80,6 +90,7 @@ class ScoreForecastOperator(CapacityOperator):
             "series": result["series"],
             "accuracy": [asdict(one) for one in table],
             "calibration": None if learnt is None else dict(learnt.factors),
+            **cleaned,
         }
 
 

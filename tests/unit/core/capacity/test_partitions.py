@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastvlm_ops.core.capacity.partitions import decode, encode, join, notes_of, schema, table_of
+from fastvlm_ops.core.capacity.partitions import decode, encode, join, notes_of, numbers, schema, table_of
 
 HOURS = np.arange("2026-01-01T00", "2026-01-01T06", dtype="datetime64[h]").astype("datetime64[ms]")
 
@@ -43,6 +43,19 @@ def test_rows_in_any_order_are_the_same_bytes(seed: int) -> None:
     assert encode("history", table.take(order)) == encode("history", table)
     halves = [table.slice(len(table) // 2), table.slice(0, len(table) // 2)]
     assert encode("history", join("history", halves)) == encode("history", table)
+
+
+@pytest.mark.parametrize("start", [0, 3, 8])
+def test_a_column_is_what_arrow_says_it_is(start: int) -> None:
+    columns = {"service": ["a", "größe", None, ""] * 4, "metric": ["cpu"] * 16, "hour": np.resize(HOURS, 16)}
+    values = np.where(np.arange(16) % 3, np.arange(16) / 7, np.nan)
+    table = table_of("history", {**columns, "average": values, "peak": np.ones(16)}).slice(start, 7)
+    table.validate(full=True)
+    assert table["service"].to_pylist() == columns["service"][start : start + 7]
+    for name in ("average", "peak"):
+        np.testing.assert_array_equal(numbers(table, name), table[name].to_numpy())
+    np.testing.assert_array_equal(numbers(table, "hour"), table["hour"].cast("int64").to_numpy())
+    assert len(numbers(table.slice(0, 0), "average")) == 0
 
 
 def test_another_value_is_other_bytes() -> None:

@@ -36,6 +36,7 @@ def test_defaults_are_those_of_the_kit(tmp_path: Path) -> None:
 def test_the_shipped_file_is_good() -> None:
     capacity = load_capacity(Path(__file__).parents[4] / "include")
     assert capacity.chance_of_shortfall == 0.05
+    assert capacity.keep_hourly_days == 120
     assert capacity.accuracy.horizons_days == (7, 30)
     assert all("by (service)" in metric.average for metric in capacity.metrics.values())
 
@@ -53,6 +54,8 @@ def test_the_shipped_file_is_good() -> None:
         ("accuracy: {horizons_days: [30, 7]}\n", "accuracy.horizons_days: [30, 7] are not days"),
         ("horizn_days: 3\n", "horizn_days: is not a known key"),
         ("prices: {cpu: -1}\n", "prices.cpu: -1 is not allowed"),
+        ("keep_hourly_days: 40\n", "keep_hourly_days 40 is too few: "),
+        ("horizon_days: 120\n", "which takes 134 days"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, expected: str) -> None:

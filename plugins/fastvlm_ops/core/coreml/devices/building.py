@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from fastvlm_ops.core.coreml.devices.checks import Signing, check_identifier, ch
 from fastvlm_ops.core.coreml.devices.devicectl import AppleDevice
 from fastvlm_ops.core.coreml.devices.interface import FailureCode
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError, trouble
+from fastvlm_ops.core.coreml.devices.versions import xcode_version
 from fastvlm_ops.core.programs import ProgramError, ProgramTimeoutError, run
 
 _BUILD_SECONDS = 900.0
@@ -32,6 +34,8 @@ class _Stage:
     otherwise: FailureCode
 
 
+# Of a build that is kept: its profile may have run out meanwhile, which another build mends.
+_STALE = (FailureCode.BUILD_FAILED, FailureCode.INSTALL_FAILED, FailureCode.SIGNING_FAILED)
 _BUILD = _Stage("build", FailureCode.BUILD_FAILED)
 _INSTALL = _Stage("install", FailureCode.INSTALL_FAILED)
 
@@ -66,9 +70,53 @@ def install_runner(
     check_identifier(device.udid)
     check_identifier(device.identifier)
     check_path(folder, "the folder of builds")
-    build = folder / _key(signing, environment)
-    build.mkdir(parents=True, exist_ok=True, mode=0o700)
-    request = {"device": asdict(device), "signing": asdict(signing), "build": str(build)}
+    build = _Build(folder / _key(signing, environment), device.udid)
+    request = {"device": asdict(device), "signing": asdict(signing), "build": str(build.folder)}
+    if build.is_whole:
+        try:
+            return _installed(request, environment, seconds)
+        except DeviceTroubleError as error:
+            if error.failure.code not in _STALE:
+                raise
+    build.drop()
+    try:
+        bundle = _installed(request, environment, seconds)
+    except BaseException:
+        build.drop()
+        raise
+    build.keep()
+    return bundle
+
+
+class _Build:
+    """A build that is kept. coremltools takes any app that lies in its folder, also one that was cut short.
+
+    :param folder: of builds of this kind
+    :param udid: of the device that it is for
+    """
+
+    def __init__(self, folder: Path, udid: str) -> None:
+        self.folder = folder
+        self._products = folder / udid
+        self._mark = folder / f"{udid}.whole"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was built to its end, and installed at least once."""
+        return self._mark.exists()
+
+    def keep(self) -> None:
+        """Keep it for the next time."""
+        self._mark.touch()
+
+    def drop(self) -> None:
+        """Remove it."""
+        self._mark.unlink(missing_ok=True)
+        shutil.rmtree(self._products, ignore_errors=True)
+
+
+def _installed(request: Mapping[str, Any], environment: Mapping[str, str], seconds: float) -> str:
     answer = _in_child(request, environment, seconds)
     bundle = answer.get("bundle")
     if not isinstance(bundle, str) or not bundle:
@@ -80,8 +128,8 @@ def install_runner(
 
 
 def _key(signing: Signing, environment: Mapping[str, str]) -> str:
-    """Name a folder of builds by all that a build depends on: coremltools takes any app that lies there."""
-    text = json.dumps([coremltools_version(), environment.get("DEVELOPER_DIR", ""), asdict(signing)])
+    """Name a folder of builds by all that a build depends on."""
+    text = json.dumps([coremltools_version(), xcode_version(environment), asdict(signing)])
     return f"runner-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

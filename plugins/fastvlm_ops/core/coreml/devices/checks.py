@@ -1,11 +1,12 @@
 """What may stand in names and paths that reach Apple's tools.
 
-coremltools puts credentials and paths into a shell's command line as they are. Nothing that a shell would read
-gets that far: all of it is checked here first.
+coremltools puts credentials and paths into a shell's command line as they are. Nothing that a shell would
+read gets that far: all of it is checked here first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,15 @@ class Signing:
     bundle: str = DEFAULT_BUNDLE
 
 
+def hashed_identifier(identifier: str, salt: str = "") -> str:
+    """Return what stands for a device's identifier in results.
+
+    :param identifier: of the device, which no result holds
+    :param salt: without which it cannot be found by trying all identifiers
+    """
+    return hashlib.sha256(f"{salt}\0{identifier}".encode()).hexdigest()[:16]
+
+
 def check_signing(signing: Signing) -> None:
     """Refuse credentials that are of no known form.
 
@@ -58,7 +68,7 @@ def check_identifier(identifier: str) -> None:
     :raises DeviceTroubleError: it is not
     """
     if not _IDENTIFIER.fullmatch(identifier):
-        detail = "the device's identifier has a wrong form; it must be an identifier or UDID of devicectl list devices"
+        detail = "the device's identifier has a wrong form; take one that xcrun devicectl list devices shows"
         raise DeviceTroubleError(FailureCode.DEVICE_MISSING, detail)
 
 

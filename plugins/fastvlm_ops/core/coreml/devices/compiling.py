@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastvlm_ops.core.coreml.devices.interface import FailureCode
-from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError, trouble
+from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError, in_one_line
 from fastvlm_ops.core.programs import ProgramError, ProgramTimeoutError, run
 
 COMPILED = "model.mlmodelc"
@@ -32,7 +32,8 @@ def compile_package(package: Path, folder: Path, environment: Mapping[str, str],
             raise DeviceTroubleError(
                 FailureCode.NO_TOOLCHAIN, f"{error}; install Xcode on the worker"
             ) from error
-        raise trouble(FailureCode.LOAD_FAILED, f"{package.name} cannot be compiled", error.tail()) from error
+        detail = f"{package.name} cannot be compiled: {in_one_line(error.tail())}"
+        raise DeviceTroubleError(FailureCode.LOAD_FAILED, detail) from error
     made = sorted(folder.glob("*.mlmodelc"))
     if len(made) != 1:
         raise DeviceTroubleError(FailureCode.LOAD_FAILED, f"coremlcompiler made nothing of {package.name}")

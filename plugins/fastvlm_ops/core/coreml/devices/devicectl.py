@@ -20,7 +20,7 @@ from fastvlm_ops.core.coreml.devices.interface import FailureCode
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError, trouble
 from fastvlm_ops.core.programs import ProgramError, ProgramTimeoutError, run
 
-_CALL_SECONDS = 60.0
+_CALL_SECONDS = 30.0
 _PATIENCE_SECONDS = 5.0  # between asking an app to end and killing what holds its console
 _LOG_BYTES = 4096
 
@@ -149,14 +149,32 @@ class DeviceCtl:
             return None
         return locked if isinstance(locked, bool) else None
 
-    def is_installed(self, container: Container) -> bool:
-        """Tell whether an app is installed.
+    def awake(self, identifier: str) -> AppleDevice | None:
+        """Return a device as it is now, with its tunnel opened where it slept; None where it is not known.
+
+        :param identifier: devicectl's
+        :raises DeviceTroubleError: devicectl is not there or fails
+        """
+        found = self._listed(identifier)
+        if found is not None and found.state not in ("connected", "unavailable"):
+            with contextlib.suppress(DeviceTroubleError):
+                self.connect(found)
+                found = self._listed(identifier)
+        return found
+
+    def _listed(self, identifier: str) -> AppleDevice | None:
+        return next((one for one in self.devices() if one.identifier == identifier), None)
+
+    def installed_at(self, container: Container) -> str:
+        """Return where on the device an app is installed, as a URL; empty where it is not.
 
         :raises DeviceTroubleError: the device does not answer
         """
         device = ("--device", container.device.identifier)
         arguments = ("device", "info", "apps", *device, "--bundle-id", container.bundle)
-        return bool(_list(self._result(arguments, FailureCode.DEVICE_DISCONNECTED), "apps"))
+        apps = _list(self._result(arguments, FailureCode.DEVICE_DISCONNECTED), "apps")
+        mine = (one for one in apps if one.get("bundleIdentifier") == container.bundle)
+        return next((str(one.get("url", "")) for one in mine), "")
 
     def launch(self, container: Container, log: Path) -> AppProcess:
         """Launch an app, and hold its console. One that runs already is ended first.
@@ -182,25 +200,20 @@ class DeviceCtl:
                 raise _no_toolchain(error.strerror or "") from error
         return AppProcess(child, log)
 
-    def processes(self, container: Container, executable: str) -> list[int]:
-        """Return the process ids of an app.
+    def end_app(self, container: Container) -> None:
+        """Kill all processes of an app.
 
-        :param executable: the name of its program, in a bundle of any name
         :raises DeviceTroubleError: the device does not answer
         """
-        arguments = ("device", "info", "processes", "--device", container.device.identifier)
-        result = self._result(arguments, FailureCode.DEVICE_DISCONNECTED)
-        running = _list(result, "runningProcesses")
-        mine = (one for one in running if str(one.get("executable", "")).endswith(f".app/{executable}"))
-        return [int(one["processIdentifier"]) for one in mine if "processIdentifier" in one]
-
-    def terminate(self, container: Container, pid: int) -> None:
-        """Kill a process on a device.
-
-        :raises DeviceTroubleError: that failed
-        """
-        arguments = ("device", "process", "terminate", "--device", container.device.identifier)
-        self._result((*arguments, "--pid", str(pid), "--kill"), FailureCode.INTERNAL)
+        bundle = self.installed_at(container)
+        device = ("--device", container.device.identifier)
+        result = self._result(("device", "info", "processes", *device), FailureCode.DEVICE_DISCONNECTED)
+        for one in _list(result, "runningProcesses"):
+            if bundle and str(one.get("executable", "")).startswith(bundle):
+                arguments = ("device", "process", "terminate", *device)
+                with contextlib.suppress(DeviceTroubleError):  # it may have ended by itself
+                    pid = str(one.get("processIdentifier"))
+                    self._result((*arguments, "--pid", pid, "--kill"), FailureCode.INTERNAL)
 
     def uninstall(self, container: Container) -> None:
         """Remove an app with all its data.
@@ -237,7 +250,9 @@ class DeviceCtl:
         """
         paths = ("--source", source, "--destination", str(destination.resolve()))
         try:
-            self._result(("device", "copy", "from", *container.arguments, *paths), FailureCode.INTERNAL, seconds)
+            self._result(
+                ("device", "copy", "from", *container.arguments, *paths), FailureCode.INTERNAL, seconds
+            )
         except DeviceTroubleError as error:
             if error.failure.code == FailureCode.NO_TOOLCHAIN:
                 raise
@@ -321,7 +336,9 @@ def _device(entry: dict[str, Any]) -> AppleDevice | None:
         developer_mode=text("deviceProperties", "developerModeStatus").lower(),
         state=text("connectionProperties", "tunnelState").lower(),
     )
-    return device if device.identifier and device.udid else None
+    # From Xcode 27 on, simulators are listed too.
+    is_real = text("hardwareProperties", "reality") in ("", "physical")
+    return device if device.identifier and device.udid and is_real else None
 
 
 def _no_toolchain(reason: str) -> DeviceTroubleError:

@@ -106,7 +106,7 @@ class LinuxReferenceBackend:
             load_warm_ms=tuple(found["load_warm_ms"]),
             samples_ms=tuple(found["samples_ms"]),
             peak_memory_bytes=found["peak_memory_bytes"],
-            placement=_placement(plan.package, found["operations"]) if plan.want_placement else (),
+            placement=_everything_on_the_cpu(found["operations"]) if plan.want_placement else (),
             outputs=outputs if plan.want_outputs else None,
             started_at=started,
         )
@@ -161,14 +161,9 @@ def _carry_out(order: Mapping[str, Any], scratch: Path, timeout_seconds: float) 
     return found
 
 
-def _placement(package: Path, operations: list[list[str]]) -> tuple[Placement, ...]:
-    """Everything runs on the CPU; an operation's share of the cost is its share of the arithmetic."""
-    flops: dict[str, float] = {}
-    total = sum(flops.values())
-    return tuple(
-        Placement(name, kind, "cpu", flops.get(name, 0.0) / total if total else None)
-        for name, kind in operations
-    )
+def _everything_on_the_cpu(operations: list[tuple[str, str, float | None]]) -> tuple[Placement, ...]:
+    """An operation's share of the cost is its share of the arithmetic."""
+    return tuple(Placement(name, kind, "cpu", share) for name, kind, share in operations)
 
 
 def _processor() -> str:

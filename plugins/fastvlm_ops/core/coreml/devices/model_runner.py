@@ -1,9 +1,9 @@
 """Client of coremltools' ModelRunner app: JSON-RPC by files that are copied into its container and out of it.
 
 A request is a folder below ``requests/messages``; its resource lies below ``requests/resources`` under the
-request's id, and the answer below ``responses`` under it. The app looks a resource up by the id that stands in
-the message, whatever the folder is called. So a request that needs the same resource again takes the id of the
-first one, in a folder of its own, and nothing is sent twice; the answer is known by what is new in it.
+request's id, and the answer below ``responses`` under it. The app looks a resource up by the id that stands
+in the message, whatever the folder is called. So a request that needs the same resource again takes the id of
+the first one, in a folder of its own, and nothing is sent twice; the answer is known by what is new in it.
 """
 
 from __future__ import annotations
@@ -263,9 +263,8 @@ class ModelRunner:
 
     def _check_there(self) -> None:
         """Tell a device that went away from an app that does not answer."""
-        identifier = self._container.device.identifier
-        found = [one for one in self._control.devices() if one.identifier == identifier]
-        if not found or found[0].state != "connected":
+        found = self._control.awake(self._container.device.identifier)
+        if found is None or found.state != "connected":
             detail = "the device went away during the session; look at its cable, or its network"
             raise DeviceTroubleError(FailureCode.DEVICE_DISCONNECTED, detail)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def write_tensors(arrays: Mapping[str, np.ndarray], file: Path) -> dict[str, Any
         for name, array in arrays.items():
             if array.dtype not in names:
                 raise TensorError(f"{name} is of {array.dtype}; {', '.join(DATA_TYPES)} can be sent")
-            ordered = np.ascontiguousarray(array)
+            ordered = np.asarray(array, order="C")
             storage = {"offset": output.tell(), "size": ordered.nbytes}
             descriptors[name] = {
                 "dataType": names[array.dtype],
@@ -53,6 +55,18 @@ def read_tensors(descriptors: Mapping[str, Any], file: Path) -> dict[str, np.nda
     return {name: _array(name, descriptor, data) for name, descriptor in descriptors.items()}
 
 
+def save_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an ``.npz``. NumPy's own writer takes names as keywords, of which it has some itself.
+
+    :param file: that is written
+    :param arrays: by name
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
 def _array(name: str, descriptor: Mapping[str, Any], data: bytes) -> np.ndarray:
     try:
         kind = np.dtype(DATA_TYPES[descriptor["dataType"]])
@@ -64,7 +78,8 @@ def _array(name: str, descriptor: Mapping[str, Any], data: bytes) -> np.ndarray:
     # The runner's own size counts from the start of the file, so that the bytes' end is what bounds it.
     reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=False)) + 1
     bad = len(shape) != len(strides) or min((*shape, 1)) < 1 or min((*strides, offset)) < 0
-    if bad or offset + reach * kind.itemsize > len(data):
+    whole = max(reach, math.prod(shape))  # strides that overlap could make much of few bytes
+    if bad or offset + whole * kind.itemsize > len(data):
         raise TensorError(f"the descriptor of {name} does not fit the {len(data)} bytes that came")
     flat = np.frombuffer(data, kind, count=reach, offset=offset)
     view = np.lib.stride_tricks.as_strided(flat, shape, [stride * kind.itemsize for stride in strides])

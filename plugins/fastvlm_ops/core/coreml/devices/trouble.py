@@ -12,16 +12,22 @@ _DETAIL_CHARACTERS = 600
 # failure that is one anyhow; first match counts.
 _TEXTS = (
     (r"developer mode", FailureCode.DEVELOPER_MODE_OFF),
-    (r"DeviceLocked|device (is|was) locked|passcode protected|\(Locked\)|reason: locked", FailureCode.NOT_READY),
-    (r"no space left|not enough (free )?space|insufficient (storage|space)|disk is full", FailureCode.NOT_READY),
+    (
+        r"DeviceLocked|device (is|was) locked|passcode protected|\(Locked\)|reason: locked",
+        FailureCode.NOT_READY,
+    ),
+    (
+        r"no space left|not enough (free )?space|insufficient (storage|space)|disk is full",
+        FailureCode.NOT_READY,
+    ),
     (
         r"invalid code signature|inadequate entitlements|not been explicitly trusted|code ?sign|signing"
         r"|provisioning profile|requires a development team|no account for team|no profiles for",
         FailureCode.SIGNING_FAILED,
     ),
     (
-        r"device (was )?disconnected|not connected|connection (was|to the device was) (lost|interrupted)"
-        r"|no longer (available|connected)|tunnel|device is unavailable|unable to locate device|device was not found",
+        r"device (was )?disconnected|not connected|connection (to the device )?was (lost|interrupted)|tunnel"
+        r"|no longer (available|connected)|device (is unavailable|was not found)|unable to locate device",
         FailureCode.DEVICE_DISCONNECTED,
     ),
 )
@@ -39,6 +45,11 @@ class DeviceTroubleError(Exception):
         self.failure = Failure(code, detail)
 
 
+def in_one_line(said: str) -> str:
+    """Return the end of what a tool said, fit for a failure's detail."""
+    return " ".join(said.split())[-_DETAIL_CHARACTERS:]
+
+
 def trouble(otherwise: FailureCode, what: str, said: str = "") -> DeviceTroubleError:
     """Name a failure by what a tool said of it.
 
@@ -48,4 +59,4 @@ def trouble(otherwise: FailureCode, what: str, said: str = "") -> DeviceTroubleE
     """
     said = " ".join(said.split())
     code = next((code for pattern, code in _TEXTS if re.search(pattern, said, re.IGNORECASE)), otherwise)
-    return DeviceTroubleError(code, f"{what}: {said[-_DETAIL_CHARACTERS:]}" if said else what)
+    return DeviceTroubleError(code, f"{what}: {in_one_line(said)}" if said else what)

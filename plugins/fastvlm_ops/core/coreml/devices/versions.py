@@ -18,7 +18,9 @@ def tool_says(arguments: Sequence[str], environment: Mapping[str, str], seconds:
     :param seconds: that it may take
     """
     try:
-        return run(arguments, name=arguments[0], environment=environment, timeout_seconds=seconds).text.strip()
+        return run(
+            arguments, name=arguments[0], environment=environment, timeout_seconds=seconds
+        ).text.strip()
     except ProgramError:
         return ""
 

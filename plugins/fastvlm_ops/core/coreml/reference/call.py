@@ -59,7 +59,7 @@ class Call:
     @property
     def opset(self) -> str:
         """As in ``iOS17``."""
-        return str(self.operation.opset_version.name)
+        return opset_of(self.operation)
 
     # What it is given
 
@@ -194,6 +194,19 @@ class Call:
         """The tensor of a tensor's shape, or of a part of it."""
         limits: Mapping[str, int] = {"start": start} if end is None else {"start": start, "end": end}
         return self.emit("Shape", tensor, **limits)
+
+
+def opset_of(operation: Any) -> str:
+    """The opset that an operation's form is of, as in ``iOS17``."""
+    if operation.op_type == "coreml_update_state":  # of coremltools alone: packages have write_state
+        return "iOS18"
+    return named_opset(operation.opset_version)
+
+
+def named_opset(opset: Any) -> str:
+    """An opset of coremltools by its name. It counts from before ML programs, which are of iOS 15."""
+    name = str(opset.name)
+    return "iOS15" if name in ("iOS13", "iOS14") else name
 
 
 def constant_value(variable: Any) -> NDArray[Any] | None:

@@ -14,13 +14,14 @@ _SAME = {"same": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 def conv(call: Call) -> str:
     """Of one to three dimensions, grouped or not."""
     kernel = [int(size) for size in call.static_shape("weight")[2:]]
-    dimensions = len(kernel)
+    strides = call.ints("strides", [1] * len(kernel))
+    dilations = call.ints("dilations", [1] * len(kernel))
     attributes = {
         "kernel_shape": kernel,
-        "strides": call.ints("strides", [1] * dimensions),
-        "dilations": call.ints("dilations", [1] * dimensions),
+        "strides": strides,
+        "dilations": dilations,
         "group": int(call.value("groups", 1)),
-        **padding(call, dimensions),
+        **padding(call, _spans(kernel, dilations), strides),
     }
     operands = [call.tensor("x"), call.tensor("weight")]
     if call.has("bias"):
@@ -28,15 +29,27 @@ def conv(call: Call) -> str:
     return call.emit("Conv", *operands, **attributes)
 
 
-def padding(call: Call, dimensions: int) -> dict[str, Any]:
-    """Padding of a convolution or a pool, as ONNX has it: all befores, then all afters."""
+def padding(call: Call, spans: list[int], strides: list[int]) -> dict[str, Any]:
+    """Padding of a convolution or a pool, as ONNX has it: all befores, then all afters.
+
+    :param spans: that a window reaches over along each axis
+    :param strides: between windows
+    """
     kind = str(call.value("pad_type", "valid")).lower()
-    if kind in _SAME:
-        return {"auto_pad": _SAME[kind]}
     if kind == "valid":
-        return {"pads": [0] * 2 * dimensions}
-    pairs = call.ints("pad", [0] * 2 * dimensions)
-    return {"pads": [*pairs[0::2], *pairs[1::2]]}
+        return {"pads": [0] * 2 * len(spans)}
+    if kind not in _SAME:
+        pairs = call.ints("pad", [0] * 2 * len(spans))
+        return {"pads": [*pairs[0::2], *pairs[1::2]]}
+    sizes = call.shape("x")[2:]
+    if None in sizes:  # ONNX Runtime works it out, but not where the windows have gaps
+        return {"auto_pad": _SAME[kind]}
+    before, after = [], []
+    for size, span, stride in zip(call.static_shape("x")[2:], spans, strides, strict=True):
+        total = max((-(-size // stride) - 1) * stride + span - size, 0)
+        before.append(total // 2 if kind == "same" else total - total // 2)
+        after.append(total - before[-1])
+    return {"pads": [*before, *after]}
 
 
 @translates("conv_transpose")
@@ -46,8 +59,7 @@ def conv_transpose(call: Call) -> str:
     dimensions = len(kernel)
     strides = call.ints("strides", [1] * dimensions)
     dilations = call.ints("dilations", [1] * dimensions)
-    spans = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    pads, extra = _cuts(call, spans, strides)
+    pads, extra = _cuts(call, _spans(kernel, dilations), strides)
     attributes = {
         "kernel_shape": kernel,
         "strides": strides,
@@ -86,3 +98,7 @@ def _cuts(call: Call, spans: list[int], strides: list[int]) -> tuple[list[int], 
         after.append(max(total - first, 0))
         added.append(max(first - total, 0))
     return [*before, *after], added
+
+
+def _spans(kernel: list[int], dilations: list[int]) -> list[int]:
+    return [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]

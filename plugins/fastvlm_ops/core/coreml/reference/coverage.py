@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastvlm_ops.core.coreml.reference.call import named_opset
 from fastvlm_ops.core.coreml.reference.compression import DECOMPRESSED
-from fastvlm_ops.core.coreml.reference.loading import quiet_coremltools
 from fastvlm_ops.core.coreml.reference.registry import translators
+from fastvlm_ops.core.coreml.specification import quiet_coremltools
 
 # What FastVLM's image encoder holds when it is converted: in single precision, in half precision, compressed.
 FASTVLM = (
@@ -73,7 +74,7 @@ def coverage() -> list[Covered]:
             if before is None or versions[before] is not versions[opset]
         ]
         runs = name in translators() or name in _BY_THE_TRANSLATION
-        found.append(Covered(name, opsets[0].name, changed[-1].name, runs, name in FASTVLM))
+        found.append(Covered(name, named_opset(opsets[0]), named_opset(changed[-1]), runs, name in FASTVLM))
     return found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.coreml.errors import PackageRefusedError, UnsupportedOperationError
+from fastvlm_ops.core.coreml.inspecting import inspect_package
+from fastvlm_ops.core.coreml.specification import block_of, operations_in, read_specification
+
+_WRITE_STATE = "write_state"  # stands in packages only: coremltools reads it as another
 
 
 @dataclass(frozen=True)
@@ -28,43 +30,25 @@ def load_program(package: Path, function: str | None = None) -> LoadedProgram:
 
     :param package: the ``.mlpackage``
     :param function: its name; the default one where None
-    :raises PackageRefusedError: it is broken, or no ML program
+    :raises PackageRefusedError: it is broken, hostile, or no ML program
     :raises UnsupportedOperationError: it has operations that coremltools does not know
     """
-    quiet_coremltools()
+    inspect_package(package)  # refuses what must not reach coremltools, which believes all it reads
+    specification = read_specification(package)
     from coremltools.converters.mil.frontend.milproto.load import load as load_mil
-    from coremltools.proto import Model_pb2
-    from google.protobuf.message import DecodeError
 
-    file, weights = _files(package)
+    _refuse_unknown(specification.program)
+    weights = specification.files.model_file.parent / "weights"
     try:
-        specification = Model_pb2.Model.FromString(file.read_bytes())
-    except DecodeError as error:
-        raise PackageRefusedError(package, f"{file.name} is damaged: {error}") from error
-    if specification.WhichOneof("Type") != "mlProgram":
-        kind = specification.WhichOneof("Type") or "nothing"
-        raise PackageRefusedError(package, f"it holds {kind}, expected an ML program")
-    _refuse_unknown(specification.mlProgram)
-    try:
-        program = load_mil(specification, specification.specificationVersion, str(weights))
+        program = load_mil(specification.model, specification.model.specificationVersion, str(weights))
     except Exception as error:  # coremltools raises whatever happens to it
         raise PackageRefusedError(package, f"coremltools cannot read it: {error}") from error
-    name = function or specification.description.defaultFunctionName or "main"
+    name = function or specification.default_function
     if name not in program.functions:
-        raise PackageRefusedError(package, f"no function {name}; it has {', '.join(program.functions)}")
-    return LoadedProgram(program.functions[name], _description(specification, name))
-
-
-def quiet_coremltools() -> None:
-    """Keep coremltools from warning that no model can be run here: that is what this is for."""
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-
-
-def _description(specification: Any, function: str) -> Any:
-    for one in specification.description.functions:
-        if one.name == function:
-            return one
-    return specification.description
+        known = ", ".join(sorted(program.functions))
+        raise PackageRefusedError(package, f"has no function {name}; it has {known}")
+    described = [one for one in specification.model.description.functions if one.name == name]
+    return LoadedProgram(program.functions[name], described[0] if described else specification.description)
 
 
 def _refuse_unknown(program: Any) -> None:
@@ -73,25 +57,8 @@ def _refuse_unknown(program: Any) -> None:
     unknown = {
         f"{operation.type} ({function.opset})"
         for function in program.functions.values()
-        for block in function.block_specializations.values()
-        for operation in _operations(block)
-        if operation.type not in SSAOpRegistry.core_ops and operation.type != "write_state"
+        for operation in operations_in(block_of(function))
+        if operation.type not in SSAOpRegistry.core_ops and operation.type != _WRITE_STATE
     }
     if unknown:
         raise UnsupportedOperationError(tuple(sorted(unknown)))
-
-
-def _operations(block: Any) -> list[Any]:
-    found = []
-    for operation in block.operations:
-        found.append(operation)
-        for inner in operation.blocks:
-            found.extend(_operations(inner))
-    return found
-
-
-def _files(package: Path) -> tuple[Path, Path]:
-    manifest = json.loads((package / "Manifest.json").read_text())
-    model = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-    file = package / "Data" / model
-    return file, file.parent / "weights"

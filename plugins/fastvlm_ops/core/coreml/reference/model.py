@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.coreml.reference.features import Feature, from_tensor, to_tensor, zeros
+from fastvlm_ops.core.coreml.reference.runtime import open_session
 from fastvlm_ops.core.coreml.reference.translate import Precision, TranslatedOperation, translate
 
 Arrays = dict[str, NDArray[Any]]
@@ -41,7 +42,7 @@ class ReferenceModel:
         # The weights stay mapped into memory when their file is gone.
         with TemporaryDirectory(prefix="coreml-reference-") as folder:
             translation = translate(package, Path(folder), precision=precision, function=function)
-            self._session = _session(translation.file, threads)
+            self._session = open_session(translation.file, threads)
         self.load_ms = (time.perf_counter() - started) * 1000
         self.inputs: tuple[Feature, ...] = translation.inputs
         self.outputs: tuple[Feature, ...] = translation.outputs
@@ -89,16 +90,3 @@ class ReferenceModel:
         """Outputs by name, of what :meth:`run` gave."""
         outputs = zip(self.outputs, found[: len(self.outputs)], strict=True)
         return {feature.name: from_tensor(feature, value) for feature, value in outputs}
-
-
-def _session(file: Path, threads: int | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry(
-        "session.force_spinning_stop", "1"
-    )  # idle threads leave others the cores
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

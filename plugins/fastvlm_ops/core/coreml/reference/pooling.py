@@ -45,11 +45,8 @@ def _average(call: Call, tensor: str, *, counts_padding: bool) -> str:
 
 def _window(call: Call) -> dict[str, Any]:
     kernel = call.ints("kernel_sizes")
-    window = {
-        "kernel_shape": kernel,
-        "strides": call.ints("strides", [1] * len(kernel)),
-        **padding(call, len(kernel)),
-    }
+    strides = call.ints("strides", [1] * len(kernel))
+    window = {"kernel_shape": kernel, "strides": strides, **padding(call, kernel, strides)}
     if bool(call.value("ceil_mode", False)):
         window["ceil_mode"] = 1
     return window

@@ -18,10 +18,12 @@ import numpy as np
 
 from fastvlm_ops.core.coreml.devices.interface import FailureCode
 from fastvlm_ops.core.coreml.errors import PackageRefusedError, UnsupportedOperationError
+from fastvlm_ops.core.coreml.inspecting import inspect_package
 from fastvlm_ops.core.coreml.reference.features import example
-from fastvlm_ops.core.coreml.reference.loading import quiet_coremltools
 from fastvlm_ops.core.coreml.reference.model import Arrays, ReferenceModel
+from fastvlm_ops.core.coreml.reference.runtime import load_runtime
 from fastvlm_ops.core.coreml.reference.translate import Precision
+from fastvlm_ops.core.coreml.specification import quiet_coremltools
 
 _SEED = 20
 
@@ -36,9 +38,9 @@ def run_session(order: Mapping[str, Any]) -> dict[str, Any]:
         ``outputs`` (path or None), ``precision`` of them, ``threads``
     """
     package, threads = Path(order["package"]), order["threads"]
-    model = ReferenceModel(package, threads=threads)
+    model = _loaded(package, threads)
     cold = model.load_ms
-    warm = [ReferenceModel(package, threads=threads).load_ms for _ in range(order["warm_loads"])]
+    warm = [_loaded(package, threads).load_ms for _ in range(order["warm_loads"])]
     inputs = _inputs(model, order["inputs"])
     fed = model.feed(inputs)
     for _ in range(order["warm_up"]):
@@ -47,14 +49,14 @@ def run_session(order: Mapping[str, Any]) -> dict[str, Any]:
     memory = _peak_memory_bytes()
     if order["outputs"]:
         if order["precision"] != Precision.FP32:
-            model = ReferenceModel(package, Precision(order["precision"]), threads=threads)
+            model = _loaded(package, threads, Precision(order["precision"]))
         np.savez(order["outputs"], **model.predict(inputs))  # type: ignore[arg-type]
     return {
         "load_cold_ms": cold,
         "load_warm_ms": warm,
         "samples_ms": samples,
         "peak_memory_bytes": memory,
-        "operations": [[one.name, one.kind] for one in model.operations],
+        "operations": _costs(package, model),
     }
 
 
@@ -64,7 +66,7 @@ def run_interleaved(order: Mapping[str, Any]) -> dict[str, Any]:
     :param order: ``packages`` (two), ``blocks``, ``iterations`` of each block, ``threads``
     :returns: the fastest prediction of each block, of either model
     """
-    models = [ReferenceModel(Path(package), threads=order["threads"]) for package in order["packages"]]
+    models = [_loaded(Path(package), order["threads"]) for package in order["packages"]]
     fed = [model.feed(_inputs(model, None)) for model in models]
     pairs = []
     for block in range(order["blocks"] + 1):
@@ -76,6 +78,16 @@ def run_interleaved(order: Mapping[str, Any]) -> dict[str, Any]:
             )
         pairs.append(best)
     return {"pairs": pairs[1:]}  # the first warms up
+
+
+def _costs(package: Path, model: ReferenceModel) -> list[tuple[str, str, float | None]]:
+    """Name and kind of each operation, and its share of the arithmetic; None where only a run tells it."""
+    inspection = inspect_package(package)
+    total = inspection.flops
+    return [
+        (one.name, one.kind, inspection.operation_flops.get(one.name, 0.0) / total if total else None)
+        for one in model.operations
+    ]
 
 
 def _inputs(model: ReferenceModel, file: str | None) -> Arrays:
@@ -103,21 +115,40 @@ def _peak_memory_bytes() -> int | None:
 def _run(order: Mapping[str, Any]) -> dict[str, Any]:
     # Before anything is timed: importing them takes seconds.
     quiet_coremltools()
-    import onnxruntime  # noqa: F401
+    import coremltools.converters.mil.frontend.milproto.load  # noqa: F401
+    import onnx  # noqa: F401
 
+    load_runtime()
     try:
         return run_interleaved(order) if order["do"] == "interleaved" else run_session(order)
+    except _LoadError as error:
+        return _failure(FailureCode.LOAD_FAILED, error)
     except UnsupportedOperationError as error:
         return _failure(FailureCode.UNSUPPORTED_MODEL, error)
-    except PackageRefusedError as error:
-        return _failure(FailureCode.LOAD_FAILED, error)
     except Exception as error:
         return _failure(FailureCode.PREDICTION_FAILED, error)
 
 
+class _LoadError(Exception):
+    """A model cannot be loaded, for whatever reason but that an operation is missing."""
+
+
+def _loaded(package: Path, threads: int | None, precision: Precision = Precision.FP32) -> ReferenceModel:
+    try:
+        return ReferenceModel(package, precision, threads=threads)
+    except UnsupportedOperationError:
+        raise
+    except PackageRefusedError as error:
+        raise _LoadError(str(error)) from error
+    except Exception as error:
+        raise _LoadError(f"{type(error).__name__}: {error}") from error
+
+
 def _failure(code: FailureCode, error: Exception) -> dict[str, Any]:
-    kind = "" if isinstance(error, PackageRefusedError | UnsupportedOperationError) else type(error).__name__
-    return {"failure": {"code": str(code), "detail": f"{kind}: {error}" if kind else str(error)}}
+    plain = isinstance(error, _LoadError | UnsupportedOperationError)
+    return {
+        "failure": {"code": str(code), "detail": str(error) if plain else f"{type(error).__name__}: {error}"}
+    }
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.coreml.errors import UnsupportedOperationError
-from fastvlm_ops.core.coreml.reference.call import Call, UnsupportedFormError, constant_value
+from fastvlm_ops.core.coreml.reference.call import Call, UnsupportedFormError, constant_value, opset_of
 from fastvlm_ops.core.coreml.reference.compression import DECOMPRESSED
 from fastvlm_ops.core.coreml.reference.features import Feature, features_of
 from fastvlm_ops.core.coreml.reference.graph import OPSET, Graph, WeightFile
@@ -192,7 +192,7 @@ class _Translator:
         for operation in block.operations:
             if operation.op_type == "const" or operation.op_type in DECOMPRESSED:
                 continue  # they are added where they are used
-            kind = f"{operation.opset_version.name.lower()}.{operation.op_type}"
+            kind = f"{opset_of(operation).lower()}.{operation.op_type}"
             self.operations.append(TranslatedOperation(operation.outputs[0].name, kind))
             if any(output.val is None for output in operation.outputs):
                 self._add(operation)
