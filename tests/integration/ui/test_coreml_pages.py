@@ -86,6 +86,7 @@ def test_what_is_not_good_comes_first_and_is_as_visible_as_a_regression(visit: V
         for n in (0, 3, 4)
     ]
     assert len(set(colours)) == 1
+    assert "inset" in colours[0]
     assert [card.inner_text() for card in page.locator(".card .figure").all()] == ["3", "2", "3", "2"]
     assert "device_missing" in row(page, MISSING).inner_text()
     assert "ios18.slice_update" in row(page, FAILED).inner_text()
