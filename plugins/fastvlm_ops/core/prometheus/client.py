@@ -148,17 +148,22 @@ class PrometheusClient:
     def _ask(self, query: str, ask: Callable[[], list[Any]], allow_partial: bool) -> SeriesList:
         if not query.strip():
             raise PrometheusQueryError("the query is empty")
-        self._session.notes.clear()
+        self._session.warnings.clear()
+        self._session.infos.clear()
         try:
             results = ask()
         except (KeyError, TypeError) as error:  # the library found no data.result
             raise PrometheusAnswerError("the answer has no data.result as Prometheus gives it") from error
-        notes = tuple(dict.fromkeys(self._session.notes))
-        if notes and not allow_partial:
-            raise PartialResultError(notes)
-        for note in notes:
-            _LOG.warning("Prometheus says of %s: %s", query, note)
-        return SeriesList(read_result(results), notes)
+        warnings, infos = (
+            tuple(dict.fromkeys(said)) for said in (self._session.warnings, self._session.infos)
+        )
+        if warnings and not allow_partial:
+            raise PartialResultError(warnings)
+        # The infos of Prometheus 3 are advice on the query, as on a counter's name; nothing is missing.
+        for level, notes in ((logging.WARNING, warnings), (logging.INFO, infos)):
+            for note in notes:
+                _LOG.log(level, "Prometheus says of %s: %s", query, note)
+        return SeriesList(read_result(results), (*warnings, *infos))
 
     def _limit(self) -> dict[str, str]:
         # The server stops too when nobody waits for the answer any more.

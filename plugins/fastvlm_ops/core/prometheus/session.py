@@ -93,7 +93,8 @@ class CheckedSession(requests.Session):
     def __init__(self, settings: ServerSettings) -> None:
         super().__init__()
         self._settings = settings
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.infos: list[str] = []
         self.verify = settings.verify
         self.cert = settings.client_cert
         if urlsplit(settings.url).hostname in _THIS_MACHINE:
@@ -144,7 +145,8 @@ class CheckedSession(requests.Session):
         if body is None:
             raise too_late
         document = _document(response, body, self._settings.method)
-        self.notes += [str(note) for key in ("warnings", "infos") for note in document.get(key) or ()]
+        self.warnings += map(str, document.get("warnings") or ())
+        self.infos += map(str, document.get("infos") or ())
         return document
 
 
