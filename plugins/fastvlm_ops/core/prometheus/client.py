@@ -13,7 +13,7 @@ from urllib3.util.retry import Retry
 from fastvlm_ops.core.prometheus.asking import HOUR_MS, chunks, milliseconds, seconds_text
 from fastvlm_ops.core.prometheus.errors import PartialResultError, PrometheusAnswerError, PrometheusQueryError
 from fastvlm_ops.core.prometheus.series import SeriesList, hour_table, read_result
-from fastvlm_ops.core.prometheus.session import CheckedSession, ServerSettings
+from fastvlm_ops.core.prometheus.session import CheckedSession, ServerSettings, many_objects
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -163,7 +163,8 @@ class PrometheusClient:
         for level, notes in ((logging.WARNING, warnings), (logging.INFO, infos)):
             for note in notes:
                 _LOG.log(level, "Prometheus says of %s: %s", query, note)
-        return SeriesList(read_result(results), (*warnings, *infos))
+        with many_objects():
+            return SeriesList(read_result(results), (*warnings, *infos))
 
     def _limit(self) -> dict[str, str]:
         # The server stops too when nobody waits for the answer any more.
