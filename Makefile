@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-ui bench-report demo demo-capacity down compose-env clean
+.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-capacity-scale bench-coreml bench-ui bench-report demo demo-capacity prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -41,13 +41,17 @@ bench-capacity-fetch: setup ## time what capacity_forecast reads from Prometheus
 	@scripts/prometheus.sh
 	$(python) -m benchmarks.capacity_fetch $(ARGS)
 
+bench-capacity-scale: setup ## time 3,000 series x 90 dates through Airflow (ARGS="--dates 3 --services 20" for a part)
+	@scripts/prometheus.sh
+	$(python) -m benchmarks.capacity_scale $(ARGS)
+
 bench-coreml: setup ## how often Core ML regressions are called rightly and wrongly, beside other rules
 	$(python) -m benchmarks.coreml $(ARGS)
 
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report
 
-bench-ui: setup ## time the Operations pages with 400 backups
+bench-ui: setup ## time the Operations pages with 400 backups, 100 services and 45 benchmarks a night
 	$(python) -m benchmarks.operations_pages $(ARGS)
 
 demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
@@ -56,6 +60,9 @@ demo: setup ## start Airflow and S3 here, back a demo kit up and restore it
 demo-capacity: setup ## start Airflow, S3 and Prometheus here, backfill 30 days of forecasts and score them
 	@scripts/prometheus.sh
 	$(python) -m fastvlm_ops.local.demo_capacity
+
+prove-device: setup ## try a real Core ML device (DEVICE=name in coreml.yaml, or ARGS="--kind iphone --team …")
+	.venv/bin/fastvlm-ops prove-device $(if $(DEVICE),"$(DEVICE)") $(ARGS)
 
 down: ## stop what `make demo` started
 	@PYTHONPATH=plugins $$($(python) -c '' 2>/dev/null && echo $(python) || echo python3) -m fastvlm_ops.local.down

@@ -42,7 +42,7 @@ AVERAGES = (
 PEAKS = (
     "max by (service) (quantile_over_time(0.95, fastvlm_cpu_usage_percent[1h]))",
     "max by (service) (max_over_time(fastvlm_memory_usage_percent[1h]))",
-    "max_over_time(sum by (service) (rate(fastvlm_requests_total[15m]))[1h:5m])",
+    "max_over_time(sum by (service) (rate(fastvlm_requests_total[15m]))[1h:15m])",
 )
 CONFIG = ROOT / "include" / "observability" / "prometheus" / "prometheus.yml"
 

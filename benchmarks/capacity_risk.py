@@ -27,7 +27,7 @@ def risk_figures(days: int, tasks: Tasks, found: Sequence[SeriesForecast]) -> li
     for kind, share in (("p95", 0.95), ("maximum", 1.0)):
         came, seen = _peaks(tasks.actual, share), _peaks(tasks.measured, share)
         usable = (came > 0) & (seen > 0)
-        weights = _each_series_alike(np.array(tasks.names)[usable])
+        weights = each_series_alike(np.array(tasks.names)[usable])
         for chance in CHANCES:
             asked = [
                 quantile_at(one.peak if kind == "p95" else one.maximum, 1 - chance) or np.nan for one in found
@@ -35,7 +35,7 @@ def risk_figures(days: int, tasks: Tasks, found: Sequence[SeriesForecast]) -> li
             ours = np.array(asked)[usable] / came[usable]
             short = float(weights[ours < 1 - 1e-9].sum())
             rival = seen[usable] / came[usable]
-            rival = rival / _quantile(rival, weights, short)
+            rival = rival / weighted_quantile(rival, weights, short)
             name = f"{kind} in {days} days, a chance of {chance:.0%} asked"
             figures += [
                 Figure(
@@ -43,11 +43,11 @@ def risk_figures(days: int, tasks: Tasks, found: Sequence[SeriesForecast]) -> li
                 ),
                 Figure(
                     f"{name}, needed and not used (median)",
-                    _quantile(ours, weights, 0.5) - 1,
+                    weighted_quantile(ours, weights, 0.5) - 1,
                     "of the need",
                     _LESS_WASTE,
                     f"history's {kind} times a factor",
-                    _quantile(rival, weights, 0.5) - 1,
+                    weighted_quantile(rival, weights, 0.5) - 1,
                 ),
             ]
     return figures
@@ -59,13 +59,13 @@ def _peaks(rows: np.ndarray, share: float) -> np.ndarray:
         return np.nanquantile(rows, share, axis=1)
 
 
-def _each_series_alike(names: np.ndarray) -> np.ndarray:
+def each_series_alike(names: np.ndarray) -> np.ndarray:
     """Weights of tasks that add up to 1, each series' to the same."""
     _, inverse, count = np.unique(names, return_inverse=True, return_counts=True)
     return 1 / count[inverse] / len(count)
 
 
-def _quantile(values: np.ndarray, weights: np.ndarray, level: float) -> float:
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, level: float) -> float:
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) - weights[order] / 2
     return float(np.interp(level, reached, values[order]))

@@ -69,6 +69,7 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
                 ]
             ),
             "capacity fetch": markdown_table(_beside_rows(results / "capacity_fetch.json")),
+            "capacity scale": _scale_in_words(results),
             "coreml": "\n\n".join(
                 [
                     markdown_table(_rule_rows(coreml)),
@@ -171,6 +172,19 @@ def _series_in_words(capacity: dict[str, Any]) -> str:
         f"The 95 % bound covered {covered}.{absent} Load average before the run: "
         f"{capacity['load_average'][0]}."
     )
+
+
+def _scale_in_words(results: Path) -> str:
+    """The figure and where the time went; it takes so long that it may not have been run."""
+    file = results / "capacity_scale.json"
+    if not file.exists():
+        return "It has not been run yet."
+    details = _details(results, "capacity_scale")
+    parts = [markdown_table(_beside_rows(file)), markdown_table(details["tasks"])]
+    parts.append(
+        f"{details['parallel']} runs and tasks at once. Load average before: {details['load_average'][0]}."
+    )
+    return "\n\n".join(parts)
 
 
 def _one_sentence(backup: dict[str, Any]) -> str:

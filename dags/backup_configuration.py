@@ -31,7 +31,7 @@ Triggered by hand it does the same. When a run fails: `docs/runbooks/backup_conf
 """
 
 
-def wire(components: Components) -> None:
+def wire(_: DAG, components: Components) -> None:
     """Add the tasks."""
     back_up = BackUpChangesOperator(task_id="back_up_changes", component=components.watched, pool=BACKUP_POOL)
     record = RecordBackupOperator(

@@ -44,7 +44,7 @@ VERIFY = """- **verify_backup** checks that every pack these snapshots refer to 
 """
 
 
-def wire(kind: Kind, components: Components) -> None:
+def wire(kind: Kind, _: DAG, components: Components) -> None:
     """Add the tasks."""
     prepare = PrepareRepositoryOperator(
         task_id="prepare_repository", components=components.names, execution_timeout=SHORT

@@ -18,6 +18,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "FastVLM backup repository", "tags": ["service"]},
             {"integration-name": "Prometheus", "tags": ["service"]},
             {"integration-name": "Airflow's own database", "tags": ["software"]},
+            {"integration-name": "Apple devices", "tags": ["hardware"]},
         ],
         "operators": [
             {
@@ -29,18 +30,21 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Airflow's own database",
                 "python-modules": ["fastvlm_ops.operators.airflow_maintenance"],
             },
+            {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.operators.coreml"]},
         ],
         "sensors": [
             {
                 "integration-name": "FastVLM backup repository",
                 "python-modules": ["fastvlm_ops.sensors.backup"],
-            }
+            },
+            {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.sensors.coreml"]},
         ],
         "triggers": [
             {
                 "integration-name": "FastVLM backup repository",
                 "python-modules": ["fastvlm_ops.triggers.backup"],
-            }
+            },
+            {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.triggers.coreml"]},
         ],
         "hooks": [
             {"integration-name": "FastVLM backup repository", "python-modules": ["fastvlm_ops.hooks.s3"]},
@@ -49,12 +53,18 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Airflow's own database",
                 "python-modules": ["fastvlm_ops.hooks.airflow_db"],
             },
+            {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.hooks.apple_device"]},
         ],
         "extra-links": [
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
+            "fastvlm_ops.links.coreml.CoreMLPageLink",
         ],
-        "connection-types": [_s3_connection_type(), _prometheus_connection_type()],
+        "connection-types": [
+            _s3_connection_type(),
+            _prometheus_connection_type(),
+            _apple_device_connection_type(),
+        ],
         "config": {"fastvlm_ops": {"description": _SECTION, "options": _options()}},
     }
 
@@ -141,6 +151,40 @@ def _prometheus_connection_type() -> dict[str, Any]:
             "placeholders": {
                 "host": "https://prometheus.example.org:9090",
                 "login": "empty: the password is a bearer token, or there is none",
+            },
+        },
+    }
+
+
+def _apple_device_connection_type() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": ["string", "null"]}
+    return {
+        "connection-type": "fastvlm_apple_device",
+        "hook-class-name": "fastvlm_ops.hooks.apple_device.AppleDeviceHook",
+        "hook-name": "FastVLM device (iPhone, iPad or Mac)",
+        "conn-fields": {
+            "bundle_identifier": {
+                "label": "Bundle identifier",
+                "schema": text,
+                "description": "Of the runner app, fit for the profile; coremltools' own where empty.",
+            },
+            "provisioning_profile_uuid": {
+                "label": "Provisioning profile",
+                "schema": {**text, "format": "password"},
+                "description": "UUID of a profile; empty: Xcode makes one for the development team.",
+            },
+            "device_kind": {
+                "label": "Kind",
+                "schema": {**text, "enum": ["iphone", "ipad", "mac", None]},
+                "description": "The only device of it, where there is no UDID; iphone where empty.",
+            },
+        },
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port"],
+            "relabeling": {"host": "UDID", "login": "Development team", "password": "Salt of its hash"},
+            "placeholders": {
+                "host": "empty: the only one of its kind; else as in xcrun devicectl list devices",
+                "login": "ten capital letters and digits",
             },
         },
     }

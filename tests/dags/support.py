@@ -19,6 +19,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "backup_maintenance": {},
     "capacity_accuracy": {},
     "capacity_forecast": {},
+    "coreml_benchmark": {},
     "restore_backup": {"target": "drill"},
 }
 

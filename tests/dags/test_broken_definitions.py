@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.airflow_home import ROOT
 from tests.dags.support import parse_dags
 
 CONSUMERS = ["backup_configuration", "backup_full", "backup_incremental"]
+BENCHMARK = "coreml_benchmark"
 BROKEN = """
 version: 1
 components:
@@ -22,9 +24,9 @@ components:
 
 @pytest.fixture
 def include(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty include folder that the setting points to."""
-    folder = tmp_path / "include"
-    folder.mkdir()
+    """An include folder that the setting points to, without ``components.yaml``."""
+    folder = Path(shutil.copytree(ROOT / "include", tmp_path / "include"))
+    (folder / "components.yaml").unlink()
     monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(folder))
     return folder
 
@@ -38,6 +40,8 @@ def failing_message(dag: Any) -> str:
 
 def when(dag: Any) -> Any:
     """A DAG's schedule; for one that an event starts, the names of its assets, which nobody watches now."""
+    if dag.dag_id == BENCHMARK:
+        return dag.schedule.timetable, [asset.name for asset in dag.schedule.asset_condition.objects]
     return [asset.name for asset in dag.schedule] if isinstance(dag.schedule, list) else dag.schedule
 
 
@@ -66,6 +70,19 @@ def test_each_consumer_fails_with_file_and_key(
         assert when(dags[dag_id]) == when(airflow_dags[dag_id])
         assert dags[dag_id].tags == airflow_dags[dag_id].tags
     for dag_id in set(dags) - set(CONSUMERS):
+        assert dags[dag_id].task_ids == airflow_dags[dag_id].task_ids
+
+
+def test_a_broken_coreml_yaml_is_one_failing_dag(include: Path, airflow_dags: dict[str, Any]) -> None:
+    shutil.copy(ROOT / "include" / "components.yaml", include)
+    (include / "coreml.yaml").write_text("version: 1\nmodels: []\ndevices: []\n")
+    dags = parse_dags(ROOT / "dags")
+    message = failing_message(dags[BENCHMARK])
+    assert f"{include / 'coreml.yaml'}" in message
+    assert "models: the list is empty" in message
+    assert message in dags[BENCHMARK].doc_md
+    assert when(dags[BENCHMARK]) == when(airflow_dags[BENCHMARK])
+    for dag_id in set(dags) - {BENCHMARK}:
         assert dags[dag_id].task_ids == airflow_dags[dag_id].task_ids
 
 

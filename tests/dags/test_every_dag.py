@@ -13,6 +13,8 @@ from tests.dags.support import BEFORE, RUNS
 def test_runs_to_its_end(dag_id: str, published: None, run_dag: Any, request: pytest.FixtureRequest) -> None:
     if dag_id.startswith("capacity_"):
         request.getfixturevalue("metrics")
+    if dag_id.startswith("coreml_"):
+        request.getfixturevalue("models")
     if dag_id in BEFORE:
         assert run_dag(BEFORE[dag_id], RUNS[BEFORE[dag_id]]).state == "success"
     run = run_dag(dag_id, RUNS[dag_id])

@@ -36,11 +36,21 @@ def test_is_found_by_its_entry_point(manager: Any) -> None:
 HOOKS = {
     "fastvlm_s3": "s3.BackupRepositoryHook",
     "fastvlm_prometheus": "prometheus.PrometheusHook",
+    "fastvlm_apple_device": "apple_device.AppleDeviceHook",
 }
-SECRET = {"fastvlm_s3": ["repository_passphrase"], "fastvlm_prometheus": ["headers"]}
+SECRET = {
+    "fastvlm_s3": ["repository_passphrase"],
+    "fastvlm_prometheus": ["headers"],
+    "fastvlm_apple_device": ["provisioning_profile_uuid"],
+}
 RELABELED = {
     "fastvlm_s3": {"login": "Access key id", "password": "Secret access key"},
     "fastvlm_prometheus": {"host": "URL", "password": "Password, or bearer token"},
+    "fastvlm_apple_device": {
+        "host": "UDID",
+        "login": "Development team",
+        "password": "Salt of its hash",
+    },
 }
 
 

@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(commands)
     _add_doctor(commands)
     _add_validate(commands)
+    _add_make_golden(commands)
+    _add_prove_device(commands)
     return parser
 
 
@@ -109,6 +111,53 @@ def _add_validate(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=_validate)
 
 
+def _add_make_golden(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = (
+        "Make the outputs that each version of a Core ML model is compared with, from the model that they are"
+        " made of. They go beside the packages, where coreml.yaml says."
+    )
+    command = commands.add_parser("make-golden", help="make golden outputs of a model", description=text)
+    command.add_argument("model", help="as in coreml.yaml")
+    command.add_argument(
+        "--from",
+        dest="original",
+        type=Path,
+        metavar="PACKAGE",
+        help="package of the original, best in fp32; it is run by the Linux reference",
+    )
+    command.add_argument(
+        "--inputs", type=Path, metavar="NPZ", help="one array an input; made up unless given"
+    )
+    command.add_argument(
+        "--outputs",
+        type=Path,
+        metavar="NPZ",
+        help="what the original gave for --inputs, instead of running it",
+    )
+    command.add_argument("--into", type=Path, metavar="FOLDER", help="write there")
+    command.add_argument("--replace", action="store_true", help="replace golden outputs that are there")
+    command.set_defaults(run=_make_golden)
+
+
+def _add_prove_device(commands: Commands[argparse.ArgumentParser]) -> None:
+    from fastvlm_ops.cli.prove_device import KINDS
+
+    text = (
+        "Run a small model on a real device, and check each thing that the benchmarks rely on: finding it,"
+        " building, installing and launching the runner, loading, predictions and whether they are right,"
+        " placement, cleaning up. Exit code 1 when something is not as it has to be."
+    )
+    command = commands.add_parser("prove-device", help="try a Core ML device", description=text)
+    command.add_argument(
+        "name", nargs="?", default="", help="of the device in coreml.yaml; else --kind says which"
+    )
+    command.add_argument("--kind", choices=KINDS, default=KINDS[0], help="the only one of this kind here")
+    command.add_argument("--udid", default="", help="of the device, where several are connected")
+    command.add_argument("--team", default="", help="development team that signs the runner app")
+    command.add_argument("--report", type=Path, metavar="FILE", help="write all that was found, as JSON")
+    command.set_defaults(run=_prove_device)
+
+
 def _init(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.init import run
 
@@ -127,7 +176,23 @@ def _doctor(options: argparse.Namespace) -> int:
     return run(as_json=options.json, fix=options.fix, tell=tell)
 
 
+def _prove_device(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.prove_device import Wanted, run
+
+    wanted = Wanted(options.name, options.kind, options.udid, options.team)
+    return run(wanted, options.report, tell)
+
+
 def _validate(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.validate import run
 
     return run(options.folder, tell)
+
+
+def _make_golden(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.make_golden import Wanted, run
+
+    wanted = Wanted(
+        options.model, options.original, options.inputs, options.outputs, options.into, options.replace
+    )
+    return run(wanted, tell)

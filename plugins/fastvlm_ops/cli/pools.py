@@ -6,14 +6,23 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from fastvlm_ops.core.config.pools import POOLS, Pool
+from fastvlm_ops import settings
+from fastvlm_ops.core.config.pools import POOLS, Pool, pools_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def needed_pools() -> tuple[Pool, ...]:
+    """Return the pools that the DAGs use with the definition files that this Airflow is set to."""
+    try:
+        return pools_of(settings.include_path())
+    except settings.SettingError:  # doctor and the DAGs say what is wrong with it
+        return POOLS
+
+
 def missing_pools() -> list[Pool]:
-    """Return the pools of POOLS that this Airflow does not have.
+    """Return the pools that the DAGs use and this Airflow does not have.
 
     :raises sqlalchemy.exc.SQLAlchemyError: Airflow's database cannot be read
     """
@@ -23,7 +32,7 @@ def missing_pools() -> list[Pool]:
 
     with create_session() as session:
         there = set(session.scalars(select(AirflowPool.pool)))
-    return [pool for pool in POOLS if pool.name not in there]
+    return [pool for pool in needed_pools() if pool.name not in there]
 
 
 def create_pools(pools: Sequence[Pool]) -> None:

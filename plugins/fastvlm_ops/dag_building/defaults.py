@@ -15,6 +15,14 @@ BACKUP_POOL = pools.BACKUP_POOL.name
 MAINTENANCE_POOL = pools.MAINTENANCE_POOL.name
 
 
+def device_pool(device: str) -> str:
+    """Return the pool of tasks that run models on a device: one at a time.
+
+    :param device: its name in ``coreml.yaml``
+    """
+    return pools.device_pool(device).name
+
+
 def task_defaults(
     *,
     execution_timeout: timedelta,

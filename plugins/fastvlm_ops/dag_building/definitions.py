@@ -10,14 +10,23 @@ from airflow.sdk import DAG, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fastvlm_ops import settings
-from fastvlm_ops.core.config import Components, ConfigError, load_components, load_watched_components
+from fastvlm_ops.core.config import (
+    Components,
+    ConfigError,
+    CoreMLDefinitions,
+    load_components,
+    load_coreml,
+    load_watched_components,
+)
 
 # With the definitions that DAG files are made from, since those import nothing of core.
 __all__ = [
     "FAILING_TASK_ID",
     "Components",
+    "CoreMLDefinitions",
     "dag_from_definitions",
     "load_components",
+    "load_coreml",
     "load_watched_components",
 ]
 
@@ -45,7 +54,7 @@ class ReportDefinitionErrorOperator(BaseOperator):
 
 def dag_from_definitions(
     load: Callable[[Path], DefinitionsT],
-    wire: Callable[[DefinitionsT], None],
+    wire: Callable[[DAG, DefinitionsT], None],
     schedule: Any | Callable[[DefinitionsT | None], Any],
     doc_md: str,
     **dag_arguments: Any,
@@ -57,7 +66,7 @@ def dag_from_definitions(
     error would take the DAG, and all others of its file, off the list.)
 
     :param load: reads the file; takes ``[fastvlm_ops] include_dir``
-    :param wire: adds the tasks; takes what ``load`` returns
+    :param wire: adds the tasks; takes the DAG, and what ``load`` returns
     :param schedule: a timetable, or None; or what makes it of the definitions, which are None where the file
         is broken
     :param doc_md: what the DAG does, for people
@@ -73,5 +82,5 @@ def dag_from_definitions(
         return failing
     when = schedule(definitions) if callable(schedule) else schedule
     with DAG(schedule=when, doc_md=doc_md, **dag_arguments) as dag:
-        wire(definitions)
+        wire(dag, definitions)
     return dag

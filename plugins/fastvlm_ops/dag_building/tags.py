@@ -12,6 +12,7 @@ class Tag(StrEnum):
     RESTORE = "restore"
     MAINTENANCE = "maintenance"
     CAPACITY = "capacity"
+    COREML = "coreml"
     SCHEDULED = "scheduled"
     #: Something that happens outside Airflow starts it.
     EVENT = "event"

@@ -227,6 +227,10 @@ class AirflowClient:
             tasks=[self._result(path, instance) for instance in self._instances(path)],
         )
 
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the tasks of a run in the order in which they started, as the API describes them."""
+        return self._instances(_path(dag_id, run_id))
+
     def failure(self, run: RunResult, task: TaskResult) -> str:
         """Return what a task's last attempt failed with: its error, else the end of its log."""
         path = f"{_path(run.dag_id, run.run_id)}/taskInstances/{task.task_id}/logs/{task.attempt}"

@@ -59,6 +59,8 @@ class AirflowStack:
     :param folders: where things are
     :param processes: that keeps its processes
     :param options: of the section ``[fastvlm_ops]``
+    :param parallelism: so many tasks run at once
+    :param additions: to the environment of its processes
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class AirflowStack:
         processes: Processes,
         *,
         options: Mapping[str, Path],
+        parallelism: int = PARALLELISM,
+        additions: Mapping[str, str] | None = None,
     ) -> None:
         self.folders = folders
         self.processes = processes
@@ -75,6 +79,8 @@ class AirflowStack:
         self.database_url = f"sqlite:///{folders.home / 'airflow.db'}"
         self._port = free_ports(1)[0]
         self._options = options
+        self._parallelism = parallelism
+        self._additions = dict(additions or {})
         self._keys = {
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
@@ -161,7 +167,7 @@ class AirflowStack:
 
     def environment(self) -> dict[str, str]:
         """Return the environment that Airflow's processes get, less the connections."""
-        return {**_inherited(), **dict(self._settings()), **self._keys}
+        return {**_inherited(), **self._additions, **dict(self._settings()), **self._keys}
 
     def _settings(self) -> Iterator[tuple[str, str]]:
         folders = self.folders
@@ -172,7 +178,7 @@ class AirflowStack:
         sections: dict[str, dict[str, object]] = {
             "core": {
                 "executor": "LocalExecutor",
-                "parallelism": PARALLELISM,
+                "parallelism": self._parallelism,
                 "dags_folder": folders.project / "dags",
                 "plugins_folder": folders.project / "plugins",
                 "load_examples": False,

@@ -22,7 +22,7 @@ from fastvlm_ops.local.proc import UnsupportedSystemError
 from fastvlm_ops.local.processes import ProcessStartError
 from fastvlm_ops.local.report import login_text, story_text
 from fastvlm_ops.local.round_trip import RoundTripError, run_round_trip
-from fastvlm_ops.local.stack import Stack
+from fastvlm_ops.local.stack import Extras, Stack
 from fastvlm_ops.local.state import DEFAULT, DemoState, StateError
 
 _FAILURES = (
@@ -43,6 +43,11 @@ class Demo:
     :param failures: of its own, which end it with their message
     :param story: runs on a stack that is up; returns what is printed at the end
     :param metrics: whether the stack has Prometheus, with generated history
+    :param stack: makes another stack, of its state and the project
+    :param folder: for its state, unless another is named
+    :param ends: whether everything is stopped at the end
+    :param prepare: takes the state and the project's folder before anything is started; returns what the
+        stack has beside what all have
     """
 
     name: str
@@ -50,6 +55,10 @@ class Demo:
     failures: tuple[type[Exception], ...]
     story: Callable[[Stack, Console], str]
     metrics: bool = False
+    stack: Callable[[DemoState, Path], Stack] | None = None
+    folder: Path = DEFAULT
+    ends: bool = False
+    prepare: Callable[[DemoState, Path], Extras] = lambda _state, _project: Extras()
 
 
 def main() -> int:
@@ -64,9 +73,9 @@ def run_demo(demo: Demo, options: Sequence[argparse.ArgumentParser] = ()) -> int
     :param options: of its own, without help
     """
     parser = argparse.ArgumentParser(prog=demo.name, description=demo.description, parents=list(options))
-    parser.add_argument("--state-dir", type=Path, default=DEFAULT, help="default: %(default)s")
+    parser.add_argument("--state-dir", type=Path, default=demo.folder, help="default: %(default)s")
     parser.add_argument("--project-dir", type=Path, default=Path.cwd(), help="default: the current folder")
-    parser.add_argument("--exit", action="store_true", help="stop everything at the end")
+    parser.add_argument("--exit", action="store_true", default=demo.ends, help="stop everything at the end")
     arguments = parser.parse_args()
     state = DemoState(arguments.state_dir)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -96,7 +105,8 @@ def _run(demo: Demo, state: DemoState, project: Path, console: Console, *, leave
             console.write("The demo is up already; `make down` stops it.\n\n" + login_text(facts))
             return 0
         _start_afresh(state, console)
-        stack = Stack(state, project, metrics=demo.metrics)
+        stack = demo.stack(state, project) if demo.stack else Stack(state, project, metrics=demo.metrics)
+        stack = Stack(state, project, metrics=demo.metrics, extras=demo.prepare(state, project))
         try:
             stack.start(console)
             text = demo.story(stack, console)

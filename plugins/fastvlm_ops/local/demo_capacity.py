@@ -51,7 +51,7 @@ def tell(stack: Stack, console: Console, *, dates: int) -> str:
             airflow.wait_for_dag(dag_id)
         airflow.unpause(_FORECAST)
         began = console.seconds
-        runs = _backfill(stack, console, airflow, first, dates)
+        runs = backfill(stack, console, airflow, first, dates)
         took = console.seconds - began
         console.say(f"{_ACCURACY}: triggered")
         scored = airflow.run(_ACCURACY, progress=lambda line: console.say(f"{_ACCURACY}: {line}"))
@@ -68,16 +68,36 @@ def tell(stack: Stack, console: Console, *, dates: int) -> str:
     return "\n".join([*lines, *alarms])
 
 
-def _backfill(
-    stack: Stack, console: Console, airflow: AirflowClient, first: datetime, dates: int
+def backfill(
+    stack: Stack,
+    console: Console,
+    airflow: AirflowClient,
+    first: datetime,
+    dates: int,
+    *,
+    parallel: int = _PARALLEL,
+    timeout_seconds: float = 1800,
 ) -> list[dict[str, Any]]:
+    """Backfill dates by Airflow's own command, and return their runs, as the API describes them.
+
+    :param first: midnight; the first run is as of a day later
+    :param dates: how many
+    :param parallel: so many runs at once
+    :param timeout_seconds: for all of them
+    :raises DemoCapacityError: a run failed
+    :raises AirflowError: they did not end in time
+    """
     last = first + timedelta(days=dates - 1)
     arguments = ["backfill", "create", "--dag-id", _FORECAST]
     arguments += ["--from-date", str(first.date()), "--to-date", str(last.date())]
-    console.say(f"airflow {' '.join(arguments)} --max-active-runs {_PARALLEL}")
-    stack.airflow.run_command("backfill", [*arguments, "--max-active-runs", str(_PARALLEL)])
+    arguments += ["--max-active-runs", str(parallel)]
+    console.say(f"airflow {' '.join(arguments)}")
+    stack.airflow.run_command("backfill", arguments)
     runs = airflow.wait_for_backfill(
-        _FORECAST, dates, progress=lambda line: console.say(f"{_FORECAST}: {line}")
+        _FORECAST,
+        dates,
+        progress=lambda line: console.say(f"{_FORECAST}: {line}"),
+        timeout_seconds=timeout_seconds,
     )
     failed = [run["dag_run_id"] for run in runs if run["state"] == "failed"]
     if failed:

@@ -23,6 +23,7 @@ _WIDTH = 512
 _PATCHES = 256
 _TOKENS = 8192
 _CORE_ML = "Data/com.apple.CoreML"
+_CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _build(package: Path, model: Model, seed: int) -> None:
     converted.short_description = f"{model.name}, version {model.version}"
     converted.version = str(model.version)
     converted.save(str(package))
-    _settle(package)
+    settle(package)
 
 
 class _Weights:
@@ -98,9 +99,8 @@ class _Weights:
     def __call__(self, name: str, *shape: int) -> np.ndarray:
         import numpy as np
 
-        text = f"{self._origin} {name} {self._tuned.get(name, 1)}"
-        generator = np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
-        return (generator.standard_normal(shape, dtype=np.float32) * 0.02).astype(np.float16)
+        numbers = draw_normal(f"{self._origin} {name} {self._tuned.get(name, 1)}", *shape)
+        return (numbers * 0.02).astype(np.float16)
 
 
 def _program(model: Model, weights: _Weights) -> Any:
@@ -168,8 +168,23 @@ def _block(linear: Any, states: Any) -> Any:
     return Builder.add(x=states, y=linear(hidden, "contract", _WIDTH, 4 * _WIDTH))
 
 
-def _settle(package: Path) -> None:
-    """Replace what coremltools makes anew each time: random ids, and the order of maps."""
+def draw_normal(name: str, *shape: int) -> np.ndarray:
+    """Return normally distributed numbers, the same for the same name.
+
+    :param name: of what they are for
+    :param shape: of the array
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def settle(package: Path) -> None:
+    """Replace what coremltools makes anew each time: random ids, the order of maps, and the date.
+
+    :param package: that coremltools has just saved
+    """
     from coremltools.proto import Model_pb2
 
     manifest = package / "Manifest.json"
@@ -185,4 +200,5 @@ def _settle(package: Path) -> None:
     manifest.write_text(json.dumps(content, indent=4) + "\n")
     file = package / _CORE_ML / "model.mlmodel"
     specification = Model_pb2.Model.FromString(file.read_bytes())
+    specification.description.metadata.userDefined.pop(_CONVERSION_DATE, None)
     file.write_bytes(specification.SerializeToString(deterministic=True))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.local.airflow_api import AirflowClient
-from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
+from fastvlm_ops.local.airflow_stack import PARALLELISM, USER, AirflowStack, Folders
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.kit import DATABASE
 from fastvlm_ops.local.metrics_history import write_history
@@ -30,6 +32,24 @@ def history_end() -> datetime:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What is special about one demo.
+
+    :param include: folder of its definition files; that of the project where None
+    :param connections: further ones, by id
+    :param environment: additions to that of Airflow's processes
+    :param kit: whether there is a kit with a writer
+    :param parallelism: so many tasks run at once
+    """
+
+    include: Path | None = None
+    connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    kit: bool = True
+    parallelism: int = PARALLELISM
+
+
 class Stack:
     """The demo's processes.
 
@@ -37,25 +57,35 @@ class Stack:
     :param project: folder that holds dags/, plugins/ and include/
     :param metrics: whether there is a Prometheus, with half a year of generated history; Airflow then has
         PostgreSQL, for over SQLite `backfill create` fails beside a busy scheduler (database is locked)
+    :param extras: of one demo
     """
 
-    def __init__(self, state: DemoState, project: Path, *, metrics: bool = False) -> None:
+    def __init__(
+        self, state: DemoState, project: Path, *, metrics: bool = False, extras: Extras | None = None
+    ) -> None:
         self.state = state
         self.project = project
         self.seconds: dict[str, float] = {}
         self.s3 = SeaweedFS(state.folder / "s3", processes=state.processes, metrics=metrics)
         self.prometheus: Prometheus | None = None
         self._metrics = metrics
+        self._extras = extras or Extras()
         folders = Folders(project, state.folder / "airflow", state.logs, state.scratch)
         options = {
-            "include_dir": project / "include",
+            "include_dir": self._extras.include or project / "include",
             "kit_dir": state.kit,
             "restore_dir": state.restored,
             "scratch_dir": state.scratch,
         }
         if metrics:
             options["metrics_dir"] = state.folder / "metrics"
-        self.airflow = AirflowStack(folders, state.processes, options=options)
+        self.airflow = AirflowStack(
+            folders,
+            state.processes,
+            options=options,
+            additions=self._extras.environment,
+            parallelism=self._extras.parallelism,
+        )
 
     def start(self, console: Console) -> None:
         """Start everything, what can be at the same time, and wait until it is ready.
@@ -63,27 +93,29 @@ class Stack:
         :raises ProcessStartError: a process ended, or is not ready in time
         """
         began = time.monotonic()
-        console.say("building the demo kit, creating Airflow's database, starting SeaweedFS")
-        kit = self._start_kit("kit")
+        parts = ["building the demo kit"] if self._extras.kit else []
+        console.say(", ".join([*parts, "creating Airflow's database, starting SeaweedFS"]))
+        kit = self._start_kit("kit") if self._extras.kit else None
         if self._metrics:
             self._start_postgres()
         database = self.airflow.start_migration()
         self.s3.start()
         self.s3.make_bucket(BUCKET)
-        self._note("S3 server", began, console, "waiting for Airflow's database and the kit")
+        self._note("S3 server", began, console, "waiting for Airflow's database")
         if self._metrics:
             console.say("writing half a year of metrics, and loading them into Prometheus")
             self.prometheus = self._start_prometheus()
             self._note("Prometheus", began, console)
         self._finish(database, "airflow db migrate")
-        self._note("Airflow's database", began, console, "waiting for the kit")
-        connections = {"fastvlm_s3": self._connection()}
+        self._note("Airflow's database", began, console, "starting Airflow")
+        connections = {"fastvlm_s3": self._connection(), **self._extras.connections}
         if self.prometheus is not None:
             connections["fastvlm_prometheus"] = self.prometheus.connection()
         self.airflow.start(connections)
-        self._finish(kit, "building the demo kit")
-        self._note("demo kit", began, console, "starting its writer")
-        self._start_writer()
+        if kit is not None:
+            self._finish(kit, "building the demo kit")
+            self._note("demo kit", began, console, "starting its writer")
+            self._start_writer()
         self.airflow.wait(lambda line: console.say(f"Airflow: {line}"))
         self._note("Airflow", began, console)
 
@@ -136,7 +168,7 @@ class Stack:
         self.airflow.database_url = url.replace("+psycopg:", "+psycopg2:")
 
     def _start_prometheus(self) -> Prometheus:
-        """Start it with the history of a kit that ended this midnight, and what the S3 server serves."""
+        """Start it with its history, and what the S3 server serves."""
         (self.state.folder / "metrics").mkdir(exist_ok=True)
         server = Prometheus(
             self.state.folder / "prometheus",
@@ -144,12 +176,19 @@ class Stack:
             targets={"s3": self.s3.metrics_addresses},
             processes=self.state.processes,
         )
+        self.load_history(server)
+        server.start()
+        return server
+
+    def load_history(self, server: Prometheus) -> None:
+        """Load the history of a kit that ended this midnight.
+
+        :param server: that does not run yet
+        """
         file = self.state.scratch / "history.txt"
         write_history(file, end=history_end())
         server.load(file)
         file.unlink()
-        server.start()
-        return server
 
     def _start_kit(self, name: str, *options: str) -> Process:
         return self._start(name, "fastvlm_ops.local.kit", str(self.state.kit), *options)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import Asset, BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
+
+from fastvlm_ops.triggers.watching import SIGNATURE_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
 
 
 def run_key(context: Context) -> str:
@@ -35,6 +40,19 @@ def as_of(context: Context) -> datetime:
     dag_run = context["dag_run"]
     moment = dag_run.data_interval_end or dag_run.run_after
     return datetime.fromtimestamp(moment.timestamp(), UTC)
+
+
+def record_signature(context: Context, asset: str, signature: str) -> None:
+    """Tell the watcher of an asset what has been looked at, so that it starts no run for it.
+
+    :param context: of a task that has the asset among its inlets
+    :param asset: its name
+    :param signature: of what was looked at, taken before that
+    """
+    try:
+        context["asset_state_store"][Asset.ref(name=asset)].set(SIGNATURE_KEY, signature)
+    except (KeyError, AirflowRuntimeError) as error:
+        log.warning("Not recorded, so that one more run may find no change: %s", error)
 
 
 class EvidenceOperator(BaseOperator):

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-from airflow.triggers.base import BaseEventTrigger, TriggerEvent
-
 from fastvlm_ops import settings
+from fastvlm_ops.triggers.watching import UNREADABLE, ChangeTrigger
 
 #: Name of the asset that stands for the watched component.
 WATCHED_ASSET = "fastvlm_ops/watched_component"
-#: Key in the asset's state store: the signature of what the last successful run has looked at.
-SIGNATURE_KEY = "signature"
-_UNREADABLE = "unreadable: "
 
 
-class ComponentChangeTrigger(BaseEventTrigger):
+class ComponentChangeTrigger(ChangeTrigger):
     """Watch a component by names, sizes, times and inodes, and fire once for each burst of changes.
-
-    What it compares with is kept in the asset's state store and written by the task that has backed the
-    component up, so nothing is lost while no triggerer runs, and nothing fires when it starts anew. A change
-    that no run has recorded (since it failed) is told again after a while.
 
     :param component: its name in ``include/components.yaml``, which is read anew each time
     :param poll_seconds: between two looks
@@ -38,73 +27,27 @@ class ComponentChangeTrigger(BaseEventTrigger):
         quiet_seconds: float = 2,
         remind_seconds: float = 900,
     ) -> None:
-        super().__init__()
+        super().__init__(poll_seconds, quiet_seconds, remind_seconds)
         self.component = component
-        self.poll_seconds = poll_seconds
-        self.quiet_seconds = quiet_seconds
-        self.remind_seconds = remind_seconds
-        self._problem = ""
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes an equal trigger."""
-        names = ("component", "poll_seconds", "quiet_seconds", "remind_seconds")
-        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+    def subject(self) -> dict[str, Any]:
+        """Return which component."""
+        return {"component": self.component}
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield an event for each change, until cancelled."""
-        known: str | None = None
-        checked_at = 0.0
-        while True:
-            signature = await self._settled(known)
-            if signature is not None and (signature != known or self._is_due(signature, checked_at)):
-                known, checked_at = signature, time.monotonic()
-                if signature != await self._recorded():
-                    self.log.info("%s has changed", self.component)
-                    yield TriggerEvent({"component": self.component, "signature": signature})
-            await asyncio.sleep(self.poll_seconds)
+    def name(self) -> str:
+        """Return its name."""
+        return self.component
 
-    def _is_due(self, signature: str, checked_at: float) -> bool:
-        """Whether to look again if a run has recorded the state; none ever records an unreadable one."""
-        return not signature.startswith(_UNREADABLE) and time.monotonic() - checked_at >= self.remind_seconds
+    def signature(self) -> str:
+        """Return that of the component's files."""
+        # Imported here, in a thread, since it is much.
+        from fastvlm_ops.core.backup.compare import quick_signature
+        from fastvlm_ops.core.backup.errors import SourceError
+        from fastvlm_ops.core.config import load_components
+        from fastvlm_ops.hooks.components import source_named
 
-    async def _settled(self, known: str | None) -> str | None:
-        """Return the signature, once two looks in a row agree; None where it cannot be told."""
-        signature = await self._look()
-        while signature is not None and signature != known:
-            await asyncio.sleep(self.quiet_seconds)
-            before, signature = signature, await self._look()
-            if signature == before:
-                break
-        return signature
-
-    async def _look(self) -> str | None:
+        source = source_named(load_components(settings.include_dir()), self.component)
         try:
-            signature = await asyncio.to_thread(_signature, self.component)
-        except Exception as error:  # a file in include/ that is broken: the DAG says so, in its own place
-            problem = f"{type(error).__name__}: {error}"
-            if problem != self._problem:
-                self.log.warning("%s cannot be watched. %s", self.component, problem)
-            self._problem = problem
-            return None
-        self._problem = ""
-        return signature
-
-    async def _recorded(self) -> str | None:
-        """Return the signature that the last successful run has recorded; None where there is none."""
-        if self.asset_state_store is None:
-            return None
-        return await self.asset_state_store.aget(SIGNATURE_KEY)
-
-
-def _signature(component: str) -> str:
-    # Imported here, in a thread, since it is much.
-    from fastvlm_ops.core.backup.compare import quick_signature
-    from fastvlm_ops.core.backup.errors import SourceError
-    from fastvlm_ops.core.config import load_components
-    from fastvlm_ops.hooks.components import source_named
-
-    source = source_named(load_components(settings.include_dir()), component)
-    try:
-        return quick_signature(source)
-    except SourceError as error:
-        return f"{_UNREADABLE}{error}"  # a change too: the run that it starts fails and says so
+            return quick_signature(source)
+        except SourceError as error:
+            return f"{UNREADABLE}{error}"

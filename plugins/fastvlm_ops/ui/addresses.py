@@ -1,9 +1,10 @@
-"""Anything as part of an address, and back."""
+"""Anything as part of an address, and back; and the addresses of pages that others lead to."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from urllib.parse import quote, urlencode
 
 LONGEST = 8_192
 ALPHABET = r"A-Za-z0-9_-"
@@ -29,3 +30,27 @@ def decode(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise AddressError from None
+
+
+def coreml_list(run_key: str = "") -> str:
+    """Return where all models stand, below the pages' root.
+
+    :param run_key: only what this run has measured; empty for the newest of each
+    """
+    return "/coreml" + _asked(run_key)
+
+
+def coreml_detail(model: str, device: str, compute_unit: str, run_key: str = "") -> str:
+    """Return the page of a model on a device with a compute unit, below the pages' root.
+
+    :param model: as in ``coreml.yaml``
+    :param device: likewise
+    :param compute_unit: likewise
+    :param run_key: whose verdicts are shown; empty for the newest
+    """
+    names = "/".join(quote(name, safe="") for name in (model, device, compute_unit))
+    return f"/coreml/{names}{_asked(run_key)}"
+
+
+def _asked(run_key: str) -> str:
+    return f"?{urlencode({'run': run_key})}" if run_key else ""

@@ -13,6 +13,7 @@ _TEN = 10
 _SHORTEST = 0.1
 _SMALL = 0.01
 _LEAST, _MOST = 1e-4, 1e12  # beyond, digits say less than an exponent
+_MINUS = "\u2212"  # as wide as a plus
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -60,6 +61,24 @@ def share(value: float | None) -> str:
     if 1 - _SMALL < value < 1:
         return "> 99 %"
     return f"{value * 100:.0f} %"
+
+
+def change(value: float | None) -> str:
+    """Return a change in parts of what was before, as percent with its sign, as in ``+5.2 %``."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    percent = value * 100
+    text = f"{abs(percent):.1f}" if abs(percent) < 99.95 else count(round(abs(percent)))
+    if not float(text.replace("\u202f", "")):
+        return "±0.0 %"
+    return f"{'+' if percent > 0 else _MINUS}{text} %"
+
+
+def changes(low: float | None, high: float | None) -> str:
+    """Return the interval of a change, as in ``+4.1 to +6.3 %``; nothing where it is not known."""
+    if low is None or high is None:
+        return ""
+    return f"{change(low).removesuffix(' %')} to {change(high)}"
 
 
 def day(value: date | None) -> str:

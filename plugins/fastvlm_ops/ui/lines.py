@@ -1,4 +1,7 @@
-"""Pictures of values over days, as numbers a template draws as SVG: lines, areas, limits and dates."""
+"""Pictures of values over days, as numbers a template draws as SVG: lines, areas, dots, limits and dates.
+
+Where a day is asked for, a moment (aware) stands where it is within its day.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ _DAY_STEPS = (1, 2, 7, 14, 28, 56, 91, 182, 364)
 _CROWDED = 2.5
 """A limit this many times above all that is drawn would press it flat: it is only mentioned."""
 
+_DAY = timedelta(days=1)
+
 Write = Callable[[float | None], str]
 
 
@@ -29,12 +34,14 @@ class Curve:
 
     :param kind: what it looks like: the name of a class
     :param title: in the legend
+    :param longest: between two values that a line joins
     """
 
     kind: str
     title: str
     days: Sequence[date]
     values: Sequence[float | None]
+    longest: timedelta = _DAY
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,33 @@ class Area:
     days: Sequence[date]
     lower: Sequence[float | None]
     upper: Sequence[float | None]
+    longest: timedelta = _DAY
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Many values, each a small dot. What is above or below the scale stands at its end."""
+
+    kind: str
+    title: str
+    days: Sequence[date]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One value that is marked, and says what it is where a pointer rests on it.
+
+    :param title: in the legend
+    :param value: None where there is none: it stands at the foot of the picture
+    :param text: what it is
+    """
+
+    kind: str
+    title: str
+    day: date
+    value: float | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,16 +93,20 @@ class Limit:
 
 @dataclass(frozen=True)
 class Event:
-    """A day that is marked."""
+    """A day that is marked.
+
+    :param at_foot: whether its text stands at the foot of the picture, and not above it
+    """
 
     kind: str
     title: str
     day: date
+    at_foot: bool = False
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A drawn line or area: ``path`` is SVG's."""
+    """A drawn line, area or cloud of dots: ``path`` is SVG's."""
 
     kind: str
     title: str
@@ -96,6 +134,15 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A drawn spot."""
+
+    spot: Spot
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class DayTick:
     """A day below the picture."""
 
@@ -116,6 +163,8 @@ class Picture:
     summary: str
     areas: tuple[Shape, ...]
     lines: tuple[Shape, ...]
+    clouds: tuple[Shape, ...]
+    dots: tuple[Dot, ...]
     rules: tuple[Rule, ...]
     marks: tuple[Mark, ...]
     ticks: tuple[Tick, ...]
@@ -127,10 +176,13 @@ class Picture:
     height, left, top, base = HEIGHT, _LEFT, _TOP, HEIGHT - _BOTTOM
 
     @property
-    def legend(self) -> list[tuple[str, str]]:
-        """Kind and title of all that a colour stands for."""
-        shapes = [(shape.kind, shape.title) for shape in (*self.areas, *self.lines)]
-        return [*shapes, *((rule.limit.kind, rule.limit.title) for rule in self.rules)]
+    def legend(self) -> list[tuple[str, str, str]]:
+        """Shape, kind and title of all that a colour stands for, each once."""
+        drawn = (("area", self.areas), ("cloud", self.clouds), ("line", self.lines))
+        entries = [(name, shape.kind, shape.title) for name, shapes in drawn for shape in shapes]
+        entries += [("dot", dot.spot.kind, dot.spot.title) for dot in self.dots]
+        entries += [("rule", rule.limit.kind, rule.limit.title) for rule in self.rules]
+        return list(dict.fromkeys(entries))
 
 
 def draw(
@@ -141,6 +193,8 @@ def draw(
     write: Write,
     areas: Sequence[Area] = (),
     curves: Sequence[Curve] = (),
+    clouds: Sequence[Cloud] = (),
+    spots: Sequence[Spot] = (),
     limits: Sequence[Limit] = (),
     events: Sequence[Event] = (),
     scale: tuple[float, float] | None = None,
@@ -154,10 +208,11 @@ def draw(
     :param scale: its lowest and highest value; None: from zero to just above the greatest
     :param width: of the drawing
     """
-    drawn = [one.days for one in areas] + [one.days for one in curves]
-    days = [day for some in drawn for day in some] + [event.day for event in events]
+    series = [*(one.days for one in areas), *(one.days for one in curves), *(one.days for one in clouds)]
+    single = [*(spot.day for spot in spots), *(event.day for event in events)]
+    days = [_day(day) for some in (*series, single) for day in some]
     first = min(days, default=datetime.now(UTC).date())
-    last = max(days, default=first) + timedelta(days=1)
+    last = max(days, default=first) + _DAY
     known = [limit for limit in limits if limit.value is not None and math.isfinite(limit.value)]
     low, high = scale or (0.0, _top(_greatest(areas, curves), [limit.value or 0.0 for limit in known]))
     right = width - _RIGHT - (_LABEL_WIDTH if known else 0)
@@ -168,6 +223,8 @@ def draw(
         summary=summary,
         areas=tuple(Shape(one.kind, one.title, _area_path(one, place)) for one in areas),
         lines=tuple(Shape(one.kind, one.title, _line_path(one, place)) for one in curves),
+        clouds=tuple(Shape(one.kind, one.title, _cloud_path(one, place)) for one in clouds),
+        dots=tuple(_dot(one, place) for one in spots),
         rules=_rules(known, place, write),
         marks=_marks(events, place),
         ticks=tuple(Tick(place.y(value), value) for value in _steps(low, high)),
@@ -189,13 +246,21 @@ class _Place:
     right: int
 
     def x(self, day: date, share: float = 0.5) -> float:
-        """:param share: of the day that has passed"""
+        """:param share: of the day that has passed, where it is no moment"""
+        if isinstance(day, datetime):
+            moment = day.astimezone(UTC)
+            midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+            day, share = moment.date(), (moment - midnight) / _DAY
         of = ((day - self.first).days + share) / max((self.last - self.first).days, 1)
         return round(_LEFT + of * (self.right - _LEFT), 1)
 
     def y(self, value: float) -> float:
         of = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(HEIGHT - _BOTTOM - of * (HEIGHT - _BOTTOM - _TOP), 1)
+
+
+def _day(day: date) -> date:
+    return day.astimezone(UTC).date() if isinstance(day, datetime) else day
 
 
 def _greatest(areas: Sequence[Area], curves: Sequence[Curve]) -> float:
@@ -229,12 +294,14 @@ def _steps(low: float, high: float) -> Iterator[float]:
         number += 1
 
 
-def _runs(days: Sequence[date], *values: Sequence[float | None]) -> Iterator[list[tuple[Any, ...]]]:
+def _runs(
+    longest: timedelta, days: Sequence[date], *values: Sequence[float | None]
+) -> Iterator[list[tuple[Any, ...]]]:
     """Stretches of days that follow each other and on which all values are known."""
     run: list[tuple[Any, ...]] = []
     for row in zip(days, *values, strict=True):
         gap = any(value is None or not math.isfinite(value) for value in row[1:])
-        if run and (gap or row[0] - run[-1][0] > timedelta(days=1)):
+        if run and (gap or row[0] - run[-1][0] > longest):
             yield run
             run = []
         if not gap:
@@ -245,7 +312,7 @@ def _runs(days: Sequence[date], *values: Sequence[float | None]) -> Iterator[lis
 
 def _line_path(curve: Curve, place: _Place) -> str:
     parts = []
-    for run in _runs(curve.days, curve.values):
+    for run in _runs(curve.longest, curve.days, curve.values):
         points = [f"{place.x(day)} {place.y(value)}" for day, value in run]
         # A day by itself is a dot: its line has no length, and round ends.
         parts.append("M" + "L".join(points if len(points) > 1 else points * 2))
@@ -254,12 +321,24 @@ def _line_path(curve: Curve, place: _Place) -> str:
 
 def _area_path(area: Area, place: _Place) -> str:
     parts = []
-    for run in _runs(area.days, area.lower, area.upper):
+    for run in _runs(area.longest, area.days, area.lower, area.upper):
         # A day is as wide as a day, so that one by itself is seen.
         over = [f"{place.x(day)} {place.y(upper)}" for day, _, upper in run]
         under = [f"{place.x(day)} {place.y(lower)}" for day, lower, _ in run]
         parts.append("M" + "L".join([*over, *reversed(under)]) + "Z")
     return "".join(parts)
+
+
+def _cloud_path(cloud: Cloud, place: _Place) -> str:
+    # One path of lines without length, whose round ends are the dots: thousands of circles would be slow.
+    known = [
+        (day, value) for day, value in zip(cloud.days, cloud.values, strict=True) if math.isfinite(value)
+    ]
+    return "".join(f"M{place.x(day)} {place.y(value)}h0" for day, value in known)
+
+
+def _dot(spot: Spot, place: _Place) -> Dot:
+    return Dot(spot, place.x(spot.day), place.y(place.low if spot.value is None else spot.value))
 
 
 def _rules(limits: Sequence[Limit], place: _Place, write: Write) -> tuple[Rule, ...]:
@@ -281,10 +360,12 @@ def _rules(limits: Sequence[Limit], place: _Place, write: Write) -> tuple[Rule, 
 def _marks(events: Sequence[Event], place: _Place) -> tuple[Mark, ...]:
     """Marked days, their texts a line higher where two would stand over each other."""
     marks: list[Mark] = []
-    for event in sorted(events, key=lambda event: event.day):
+    for event in sorted(events, key=lambda event: place.x(event.day, 0)):
         x = place.x(event.day, 0)
-        near = bool(marks) and x - marks[-1].x < 2 * _MARK_WIDTH and marks[-1].text_y == _TOP - 6
-        text_y = _TOP - 6 - (_LABEL_HEIGHT if near else 0)
+        before = [mark for mark in marks if mark.event.at_foot == event.at_foot]
+        first_y = HEIGHT - _BOTTOM - 6 if event.at_foot else _TOP - 6
+        near = bool(before) and x - before[-1].x < 2 * _MARK_WIDTH and before[-1].text_y == first_y
+        text_y = first_y - (_LABEL_HEIGHT if near else 0)
         marks.append(Mark(event, x, "end" if x > place.right - _MARK_WIDTH else "start", text_y))
     return tuple(marks)
 

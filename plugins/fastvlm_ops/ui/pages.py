@@ -10,6 +10,8 @@ from fastvlm_ops.ui.backups.routes import DAG_ID as BACKUPS_DAG_ID
 from fastvlm_ops.ui.backups.routes import router as backups
 from fastvlm_ops.ui.capacity.routes import DAG_ID as CAPACITY_DAG_ID
 from fastvlm_ops.ui.capacity.routes import router as capacity
+from fastvlm_ops.ui.coreml.routes import DAG_ID as COREML_DAG_ID
+from fastvlm_ops.ui.coreml.routes import router as coreml
 
 
 @dataclass(frozen=True)
@@ -31,5 +33,6 @@ class Section:
 SECTIONS = (
     Section("backups", "Backups", BACKUPS_DAG_ID, backups),
     Section("capacity", "Capacity", CAPACITY_DAG_ID, capacity),
+    Section("coreml", "Core ML", COREML_DAG_ID, coreml),
 )
 """In the order of the navigation; the first is where ``/`` leads."""

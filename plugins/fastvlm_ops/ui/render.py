@@ -21,7 +21,9 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-for _filter in ("size", "count", "duration", "moment", "ago", "name", "amount", "share", "day"):
+for _filter in (
+    *("size", "count", "duration", "moment", "ago", "name", "amount", "share", "change", "changes", "day"),
+):
     _ENVIRONMENT.filters[_filter] = getattr(formats, _filter)
 
 

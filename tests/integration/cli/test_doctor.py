@@ -82,7 +82,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = (sys.executable, "-m", "fastvlm_ops.cli", "init", "--back-up", f"documents={documents}")
     done = patient.run(*command)
     assert done.returncode == 0, done.stderr
-    assert "pools created: fastvlm_backup, fastvlm_maintenance" in done.stdout
+    assert "pools created: fastvlm_backup, fastvlm_maintenance, fastvlm_device_linux-reference" in done.stdout
     return home
 
 
@@ -122,7 +122,10 @@ def test_nothing_is_wrong_but_that_nothing_runs(patient: Patient) -> None:
     assert unwell(findings) == NOT_RUNNING
     assert findings["scheduler"]["remedy"] == "start it: airflow scheduler"
     assert "the first backup makes it" in findings["repository"]["found"]
-    assert "fastvlm_backup, fastvlm_maintenance are there" in findings["pools"]["found"]
+    assert (
+        "fastvlm_backup, fastvlm_maintenance, fastvlm_device_linux-reference are there"
+        in findings["pools"]["found"]
+    )
 
 
 AFTER_CONNECTION = ("bucket", "clock", "permissions", "conditional writes", "repository")

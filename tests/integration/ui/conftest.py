@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 import tests.airflow_home  # noqa: F401 - before anything imports Airflow
 from fastvlm_ops.local.airflow_stack import USER
 from scripts.screenshots import FLAGS
-from tests.integration.ui import forecasts, history
+from tests.integration.ui import benchmarks, forecasts, history
 from tests.integration.ui.rig import Rig
 
 Visit = Callable[..., BrowserContext]
@@ -24,7 +24,7 @@ expect.set_options(
 
 @pytest.fixture(scope="module")  # one of them stops its S3 server
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """Airflow with one real backup, and sixty older ones in the catalogue; with forecasts, and scores."""
+    """Airflow with a real backup and sixty older ones in the catalogue; forecasts, scores, benchmarks."""
     rig = Rig(tmp_path_factory.mktemp("ui"))
     try:
         rig.start()
@@ -32,6 +32,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         history.add_rows(rig, 60)
         forecasts.forecast(rig)
         forecasts.add_scores(rig)
+        benchmarks.add_definitions(rig.folder / "include")
+        benchmarks.add_runs(rig.database)
         yield rig
     finally:
         rig.stop()

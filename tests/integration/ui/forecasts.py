@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from fastvlm_ops.core.capacity.advice import recommend_all, rules_of
 from fastvlm_ops.core.capacity.collecting import History, Service, store_history
@@ -16,7 +16,7 @@ from fastvlm_ops.core.capacity.publishing import publish_forecasts
 from fastvlm_ops.core.capacity.shards import forecast_shard
 from fastvlm_ops.core.config.capacity import RESOURCES, load_capacity
 from fastvlm_ops.core.store import open_store
-from fastvlm_ops.core.store.tables.capacity import scores
+from fastvlm_ops.core.store.tables.capacity import forecasts, recommendations, scores
 from fastvlm_ops.ui import addresses
 from tests.integration.ui.rig import BUCKET, Rig
 
@@ -50,10 +50,10 @@ def usage(service: str, seed: int) -> np.ndarray:
     return np.clip(values, 0, None)
 
 
-def history(as_of: datetime) -> History:
+def history(as_of: datetime, names: Sequence[str] = NAMES) -> History:
     """What would have been collected."""
     services = [
-        Service(name, 4, {"cpu": 100.0, "memory": 100.0, "requests": 120.0}) for name in sorted(NAMES)
+        Service(name, 4, {"cpu": 100.0, "memory": 100.0, "requests": 120.0}) for name in sorted(names)
     ]
     average = {
         resource: np.array([usage(one.name, 7 * n + place) for n, one in enumerate(services)])
@@ -63,7 +63,7 @@ def history(as_of: datetime) -> History:
     return History(as_of, services, average, peak)
 
 
-def forecast(rig: Rig, days: int = 3) -> None:
+def forecast(rig: Rig, days: int = 3, names: Sequence[str] = NAMES) -> None:
     """Forecast and recommend as of some days, the last of them today."""
     definitions = load_capacity(rig.folder / "include")
     objects = CapacityObjects(rig.s3.client(), bucket=BUCKET)
@@ -71,7 +71,7 @@ def forecast(rig: Rig, days: int = 3) -> None:
         for number in reversed(range(days)):
             as_of = AS_OF - timedelta(days=number)
             run_key = f"capacity_forecast/scheduled__{as_of.isoformat()}"
-            found = history(as_of)
+            found = history(as_of, names)
             shards = store_history(objects, found, run_key, definitions)["shards"]
             for shard in shards:
                 forecast_shard(
@@ -84,13 +84,23 @@ def forecast(rig: Rig, days: int = 3) -> None:
             recommend_all(store, as_of=as_of, replicas=replicas, rules=rules_of(definitions), run_key=run_key)
 
 
-def add_scores(rig: Rig, days: int = 60) -> None:
+def add_earlier(rig: Rig, days: int) -> None:
+    """Add rows of forecasts of earlier days, as if each had been what the newest is."""
+    with open_store(f"sqlite:///{rig.database}", migrate_first=True) as store, store.write() as connection:
+        for table in (forecasts, recommendations):
+            rows = connection.execute(select(table).where(table.c.as_of == AS_OF)).mappings().all()
+            for number in range(1, days + 1):
+                as_of = AS_OF - timedelta(days=number)
+                connection.execute(insert(table), [{**row, "as_of": as_of} for row in rows])
+
+
+def add_scores(rig: Rig, days: int = 60, names: Sequence[str] = NAMES) -> None:
     """Add scores of forecasts of earlier days."""
     generator = random.Random(5)
     rows = []
     for number in range(days):
         as_of = AS_OF - timedelta(days=8 + number)
-        for service in NAMES:
+        for service in names:
             for metric in RESOURCES:
                 rows.append(_score(as_of, service, metric, generator, unknown=service == NEW))
     with open_store(f"sqlite:///{rig.database}", migrate_first=True) as store, store.write() as connection:

@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from fastvlm_ops.local.airflow_stack import USER
+from tests.integration.ui.benchmarks import REGRESSED
 from tests.integration.ui.conftest import Visit
 from tests.integration.ui.forecasts import BUSY, key
 from tests.integration.ui.history import REAL_SET
@@ -24,6 +25,7 @@ def every_address() -> list[str]:
 
     values = {"set_id": REAL_SET, "component": "models", "name": "site.css"}
     values |= {"service": key(BUSY), "metric": "cpu"}
+    values |= {"model": REGRESSED.model, "device": REGRESSED.device, "unit": REGRESSED.compute_unit}
     addresses = []
     for route in create_app().routes:
         path = getattr(route, "path", None)
@@ -34,13 +36,14 @@ def every_address() -> list[str]:
 
 def test_no_route_answers_without_a_cookie(rig: Rig) -> None:
     addresses = every_address()
-    assert len(addresses) >= 8
+    assert len(addresses) >= 10
     with rig.client() as nobody, rig.client(USER) as admin:
         for address in addresses:
             refused = nobody.get(address)
             assert refused.status_code == 401, address
             assert REAL_SET not in refused.text, address
             assert BUSY not in refused.text, address
+            assert REGRESSED.model not in refused.text, address
             assert admin.get(address, follow_redirects=True).status_code == 200, address
             assert nobody.head(address).status_code in (401, 405), address
 
@@ -102,6 +105,14 @@ def test_answers_forbid_what_pages_do_not_need(rig: Rig) -> None:
         ("/capacity/%3Cb%3E/cpu", 422),
         ("/capacity/accuracy?metric=%3Cb%3E", 422),
         ("/capacity/accuracy?days=0", 422),
+        (f"{REGRESSED.address()}?days=0", 422),
+        (f"{REGRESSED.address()}?run=coreml_benchmark/none", 404),
+        (f"/coreml/{REGRESSED.model}/{REGRESSED.device}/GPU_ONLY", 422),
+        (f"/coreml/{REGRESSED.model}/no-such-device/ALL", 404),
+        ("/coreml/%3Cscript%3E/phone/ALL", 422),
+        ("/coreml/..%2F..%2Fetc/phone/ALL", 404),
+        (f"/coreml?run={'x' * 501}", 422),
+        ("/coreml?start=-1", 422),
         ("/static/..%2Fapp.py", 404),
         ("/static/app.py", 404),
     ],

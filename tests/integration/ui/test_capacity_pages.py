@@ -40,8 +40,7 @@ def test_capacity_stands_in_airflows_navigation(visit: Visit, rig: Rig) -> None:
     expect(frame.get_by_role("heading", name="Capacity", exact=True)).to_be_visible()
     expect(frame.locator("table.list tbody tr")).to_have_count(len(NAMES))
     frame.get_by_role("link", name=GROWING, exact=True).click()
-    # The first picture brings what reads Parquet into the api-server.
-    expect(frame.get_by_role("heading", name=f"{GROWING}: CPU")).to_be_visible(timeout=20_000)
+    expect(frame.get_by_role("heading", name=f"{GROWING}: CPU")).to_be_visible()
     expect(frame.get_by_role("img", name="CPU by day")).to_be_visible()
     page.wait_for_url(f"**/plugin/operations{SERIES}**")  # the address can be sent to somebody
     frame.get_by_role("navigation", name="Resources of the service").get_by_role(

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from fastvlm_ops.operators import backup
 from fastvlm_ops.triggers.backup import WATCHED_ASSET
+from fastvlm_ops.triggers.coreml import PACKAGES_ASSET
 from tests.airflow_kit import COMPONENTS
 
 MOMENT = datetime(2026, 1, 4, 2, tzinfo=UTC)
@@ -37,7 +38,7 @@ class Context(dict):
                 xcom_push=lambda key, value: self.pushed.update({key: value}),
                 xcom_pull=lambda task_ids, key: pulled.get(key),
             ),
-            asset_state_store={Asset.ref(name=WATCHED_ASSET): store},
+            asset_state_store={Asset.ref(name=name): store for name in (WATCHED_ASSET, PACKAGES_ASSET)},
         )
 
 

@@ -12,7 +12,7 @@ from fastvlm_ops.core.backup import FolderSource, list_sets, select_set
 from fastvlm_ops.core.backup.compare import quick_signature
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators import backup
-from fastvlm_ops.triggers.backup import SIGNATURE_KEY
+from fastvlm_ops.triggers.watching import SIGNATURE_KEY
 from tests.airflow_kit import Kit
 from tests.unit.operators.support import MOMENT, Context, create, failure, prepare
 

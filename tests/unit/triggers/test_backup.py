@@ -14,7 +14,8 @@ from airflow._shared.module_loading import import_string
 from fastvlm_ops.core.backup import FolderSource
 from fastvlm_ops.core.backup.compare import quick_signature
 from fastvlm_ops.sensors.backup import watched_component
-from fastvlm_ops.triggers.backup import SIGNATURE_KEY, ComponentChangeTrigger
+from fastvlm_ops.triggers.backup import ComponentChangeTrigger
+from fastvlm_ops.triggers.watching import SIGNATURE_KEY
 from tests.airflow_kit import Kit
 
 POLL_SECONDS = 0.02

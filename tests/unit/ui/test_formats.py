@@ -100,6 +100,28 @@ def test_shares(value: float | None, text: str) -> None:
     assert formats.share(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "unknown"),
+        (float("inf"), "unknown"),
+        (0.0, "±0.0 %"),
+        (-0.0004, "±0.0 %"),
+        (0.0516, "+5.2 %"),
+        (-0.08, "\u22128.0 %"),
+        (0.9996, "+100 %"),
+        (24.5, "+2\u202f450 %"),
+    ],
+)
+def test_changes(value: float | None, text: str) -> None:
+    assert formats.change(value) == text
+
+
+def test_intervals_of_changes() -> None:
+    assert formats.changes(-0.004, 0.008) == "\u22120.4 to +0.8 %"
+    assert formats.changes(None, 0.1) == formats.changes(0.1, None) == ""
+
+
 def test_days() -> None:
     assert formats.day(NOW.date()) == "2026-11-24"
     assert formats.day(None) == "unknown"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from functools import partial
 
 import pytest
@@ -12,7 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastvlm_ops.ui import formats
-from fastvlm_ops.ui.lines import HEIGHT, NARROW, WIDTH, Area, Curve, Event, Limit, Picture, draw, nice_above
+from fastvlm_ops.ui.lines import (
+    HEIGHT,
+    NARROW,
+    WIDTH,
+    Area,
+    Cloud,
+    Curve,
+    Event,
+    Limit,
+    Picture,
+    Spot,
+    draw,
+    nice_above,
+)
 
 START = date(2026, 11, 1)
 Values = list[float | None]
@@ -165,4 +178,81 @@ def test_nothing_at_all_is_a_picture_too() -> None:
 
 def test_the_legend_names_what_is_drawn() -> None:
     drawn = picture([1], 2.0, None)
-    assert drawn.legend == [("mean", "mean"), ("risk", "limit 0")]
+    assert drawn.legend == [("line", "mean", "mean"), ("rule", "risk", "limit 0")]
+
+
+def of_moments(*moments: datetime, **options: object) -> Picture:
+    return draw(
+        "p",
+        "Latency",
+        summary="…",
+        write=formats.amount,
+        clouds=[Cloud("sessions", "a session", moments, [5.0] * len(moments))],
+        scale=(4.0, 6.0),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_moments_stand_within_their_day_whatever_their_zone() -> None:
+    midnight = datetime(2026, 11, 1, tzinfo=UTC)
+    moments = [midnight + timedelta(hours=hours) for hours in (0, 6, 24, 47)]
+    moments.append(moments[1].astimezone(timezone(timedelta(hours=-9))))  # 21:00 of the day before there
+    drawn = of_moments(*moments)
+    xs = [x for x, _ in points(drawn.clouds[0].path)]
+    assert xs[0] == drawn.left
+    assert xs[1] - xs[0] == pytest.approx((xs[2] - xs[0]) / 4, abs=0.1)
+    assert xs[3] < drawn.right
+    assert xs[4] == xs[1]
+    assert [day.text for day in drawn.days] == ["01 Nov", "02 Nov"]
+
+
+def test_a_cloud_keeps_to_the_picture_and_leaves_out_what_is_no_number() -> None:
+    drawn = draw(
+        "p",
+        "t",
+        summary="",
+        write=formats.amount,
+        clouds=[Cloud("sessions", "s", days(4), [5.0, 100.0, 0.0, float("nan")])],
+        scale=(4.0, 6.0),
+    )
+    assert drawn.clouds[0].path.count("M") == drawn.clouds[0].path.count("h0") == 3
+    assert [y for _, y in points(drawn.clouds[0].path)][1:] == [drawn.top, drawn.base]
+
+
+def test_spots_stand_at_their_values_and_at_the_foot_without_one() -> None:
+    at = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    spots = [
+        Spot("good", "fine", at, 6.0, "6 ms"),
+        Spot("bad", "worse", at + timedelta(days=1), None, "crashed"),
+        Spot("good", "fine", at + timedelta(days=2), 5.0, "5 ms"),
+    ]
+    drawn = of_moments(at, spots=spots)
+    assert [dot.y for dot in drawn.dots] == [drawn.top, drawn.base, (drawn.top + drawn.base) / 2]
+    assert drawn.legend == [
+        ("cloud", "sessions", "a session"),
+        ("dot", "good", "fine"),
+        ("dot", "bad", "worse"),
+    ]
+
+
+def test_a_line_joins_moments_that_are_near_enough() -> None:
+    at = datetime(2026, 11, 1, 1, tzinfo=UTC)
+    moments = [at, at + timedelta(hours=25), at + timedelta(hours=75)]
+    drawn = of_moments(at, curves=[Curve("mean", "m", moments, [5, 5, 5], timedelta(hours=40))])
+    assert [len(points(part)) for part in drawn.lines[0].path.split("M")[1:]] == [2, 2]
+    drawn = of_moments(at, curves=[Curve("mean", "m", moments, [5, 5, 5])])
+    assert drawn.lines[0].path.count("M") == 3
+
+
+def test_texts_at_the_foot_do_not_push_those_above() -> None:
+    events = [
+        Event("epoch", "a", START),
+        Event("worse", "b", START + timedelta(days=1), at_foot=True),
+        Event("worse", "c", START + timedelta(days=2), at_foot=True),
+        Event("epoch", "d", START + timedelta(days=3)),
+    ]
+    drawn = picture([1.0] * 60, events=events)
+    a, b, c, d = (mark.text_y for mark in drawn.marks)
+    assert [mark.event.title for mark in drawn.marks] == ["a", "b", "c", "d"]
+    assert d < a < drawn.top
+    assert c < b < drawn.base

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy.exc import SQLAlchemyError
 
 from fastvlm_ops.cli.doctor.findings import Finding, failed, not_tried, ok, warning
-from fastvlm_ops.cli.pools import create_pools, missing_pools
-from fastvlm_ops.core.config.pools import POOLS
+from fastvlm_ops.cli.pools import create_pools, missing_pools, needed_pools
 
 _PROCESSES = {
     "scheduler": "airflow scheduler",
@@ -30,7 +29,7 @@ def pools(*, fix: bool) -> Iterator[Finding]:
         elif missing:
             yield failed("pools", f"missing: {names}", "fastvlm-ops doctor --fix")
         else:
-            yield ok("pools", f"{', '.join(pool.name for pool in POOLS)} are there")
+            yield ok("pools", f"{', '.join(pool.name for pool in needed_pools())} are there")
     except SQLAlchemyError as error:
         yield failed("pools", f"Airflow's database: {str(error).splitlines()[0]}", "airflow db migrate")
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.objects import CapacityObjects, run_folder
-from fastvlm_ops.core.capacity.partitions import decode, encode, table_of
+from fastvlm_ops.core.capacity.partitions import decode, encode, numbers, table_of
 from fastvlm_ops.core.config.capacity import RESOURCES, Capacity, Resource
 
 if TYPE_CHECKING:
@@ -178,12 +178,12 @@ def load_history(
     peak = {resource: np.full(shape, np.nan) for resource in RESOURCES}
     if table.num_rows:
         row = np.array([rows[name] for name in table["service"].to_pylist()])
-        column = (table["hour"].cast("int64").to_numpy() - start) // 3_600_000
+        column = (numbers(table, "hour") - start) // 3_600_000
         metric = np.array(table["metric"].to_pylist())
         for resource in RESOURCES:
             of = metric == resource
-            average[resource][row[of], column[of]] = table["average"].to_numpy()[of]
-            peak[resource][row[of], column[of]] = table["peak"].to_numpy()[of]
+            average[resource][row[of], column[of]] = numbers(table, "average")[of]
+            peak[resource][row[of], column[of]] = numbers(table, "peak")[of]
     return History(as_of, services, average, peak)
 
 

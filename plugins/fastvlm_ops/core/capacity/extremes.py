@@ -5,11 +5,14 @@ are forecast by themselves, on a scale of ratios. Their middle is what they were
 weeks and in all of history. How far they may be from it is measured in the series' own unsteadiness: the
 usual step from one week's figure to the next week's. How many such steps, is the table below. It was made of
 the 26 series that docs/benchmarks.md names, each counting alike, at origins two days apart; with each series
-left out in turn, a chance of 5 % fell short in 5 %, and one of 10 % in 10 to 11 %. The p95 of thirty days was
-then moved up by a tenth above its middle, as few of these origins are apart by that long.
+left out in turn, a chance of 5 % fell short in 5 to 6 %, and one of 10 % in 10 to 11 %. Those of the p95 were
+then moved up by as much as a tenth, since few of these origins are a whole horizon apart.
+`python -m benchmarks.capacity_steps` works them out again.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +25,7 @@ _LEAST_STEP = 0.1
 _UNKNOWN_STEP = 0.3  # of a history that is too short to know
 _COVERED = 0.5  # of a week or day, so that its figure counts
 
-_HORIZONS = (24, 168, 336, 720)
+HORIZONS = (24, 168, 336, 720)
 # Quantiles at LEVELS of the figure that came, in steps from the middle; one row a horizon.
 _PEAK_STEPS = np.array(
     [
@@ -58,19 +61,44 @@ def maximum_quantiles(measured: Floats, horizon: int, growth: Floats) -> Floats:
     return _quantiles(measured, 1.0, horizon, growth)
 
 
-def _quantiles(measured: Floats, level: float, horizon: int, growth: Floats) -> Floats:
+@dataclass(frozen=True)
+class Usual:
+    """What a figure usually is, and how unsteady it is; one of each a series, logarithms but for the last.
+
+    :param middle: of what it was in the last two weeks, in the last four, and in all of history
+    :param step: that it is measured in how far it will be from there
+    :param floor: added before the logarithm is taken
+    :param lowest: taken away before
+    """
+
+    middle: Floats
+    step: Floats
+    floor: Floats
+    lowest: Floats
+
+
+def usual(measured: Floats, level: float) -> Usual:
+    """Return what is usual of a figure.
+
+    :param measured: series x hours; NaN where there is no data
+    :param level: of the figure: 0.95 for the p95, 1 for the maximum
+    """
     lowest = np.minimum(np.nanmin(measured, axis=1), 0.0)  # ratios are of what lies above it
     above = measured - lowest[:, None]
     whole = quantiles(above, (level,))[0]
     floor = _floor(above, level)
     logs = [np.log(_recent(above, hours, level, whole) + floor) for hours in (2 * WEEK, 4 * WEEK)]
     middle = np.mean([*logs, np.log(whole + floor)], axis=0)
+    return Usual(middle, _LEAST_STEP + _usual_step(above, level, floor), floor, lowest)
+
+
+def _quantiles(measured: Floats, level: float, horizon: int, growth: Floats) -> Floats:
+    known = usual(measured, level)
     table = _PEAK_STEPS if level < 1 else _MAXIMUM_STEPS
-    place = np.log(np.clip(horizon, _HORIZONS[0], _HORIZONS[-1]))
-    steps = np.array([np.interp(place, np.log(_HORIZONS), column) for column in table.T])
-    size = _LEAST_STEP + _usual_step(above, level, floor)
-    found = np.exp(middle + steps[:, None] * size) - floor
-    return np.asarray(np.maximum(found, 0.0) + np.maximum(growth, 0.0) + lowest)
+    place = np.log(np.clip(horizon, HORIZONS[0], HORIZONS[-1]))
+    steps = np.array([np.interp(place, np.log(HORIZONS), column) for column in table.T])
+    found = np.exp(known.middle + steps[:, None] * known.step) - known.floor
+    return np.asarray(np.maximum(found, 0.0) + np.maximum(growth, 0.0) + known.lowest)
 
 
 def _recent(values: Floats, hours: int, level: float, whole: Floats) -> Floats:

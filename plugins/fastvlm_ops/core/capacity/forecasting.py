@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from fastvlm_ops.core.capacity.budget import ProcessorTime, TimeSpentError
 from fastvlm_ops.core.capacity.calibration import Calibration
 from fastvlm_ops.core.capacity.cleaning import DAY, Floats, cut_freaks, even_out_shift, fill_gaps
 from fastvlm_ops.core.capacity.conformal import bounds
 from fastvlm_ops.core.capacity.ensemble import combine
 from fastvlm_ops.core.capacity.extremes import maximum_quantiles, peak_quantiles
-from fastvlm_ops.core.capacity.grid import to_grid
 from fastvlm_ops.core.capacity.levels import LEVELS, column
 from fastvlm_ops.core.capacity.models import MODELS
 from fastvlm_ops.core.capacity.origins import try_models
 from fastvlm_ops.core.capacity.trend import find_trend
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Status = Literal["ok", "short", "stale", "no_data", "failed"]
 
 LONGEST_HISTORY_DAYS = 91
 STALE_HOURS = 72
 SHORT_DAYS = 14
+_TOGETHER = 0.25  # of their time may series take together, so that some is left for each by itself
 _CHUNK = 32  # series at once: enough that NumPy's overhead is shared, few enough for little memory
 
 
@@ -69,6 +72,10 @@ def forecast(history: pd.Series, horizon_hours: int) -> pd.DataFrame:
         ``q0.95``; NaN where the history holds no number
     :raises HistoryError: the history has no times, or other things than numbers
     """
+    import pandas as pd  # not above: the tasks that forecast do without, and start a second or two earlier
+
+    from fastvlm_ops.core.capacity.grid import to_grid
+
     grid = to_grid(history)
     found = forecast_many(grid.to_numpy()[None, :], horizon_hours)[0]
     if found.status == "failed":
@@ -90,7 +97,8 @@ def forecast_many(
     :param history: series x hours, the as-of hour itself not among them; NaN where there is no data
     :param horizon_hours: hours from the as-of hour on
     :param calibration: of the bounds, learnt from past forecasts
-    :param budget_seconds: for a series, on average; those that come after it is spent are ``failed``
+    :param budget_seconds: of the processor's time for a series, on average: those that come after all of it
+        is spent are ``failed``; so is, in the main thread, one that alone takes longer
     :raises ValueError: not a table of series x hours, or no horizon
     """
     values = np.array(history, dtype=np.float64)
@@ -101,7 +109,8 @@ def forecast_many(
         )
     values[~np.isfinite(values)] = np.nan
     values = values[:, -LONGEST_HISTORY_DAYS * DAY :]
-    task = _Task(horizon_hours, calibration or Calibration(), time.monotonic() + budget_seconds * len(values))
+    deadline = time.thread_time() + budget_seconds * len(values)
+    task = _Task(horizon_hours, calibration or Calibration(), budget_seconds, deadline)
     results: dict[int, SeriesForecast] = {}
     groups: dict[int, list[int]] = {}
     for row in range(len(values)):
@@ -124,15 +133,19 @@ class _Task:
 
     horizon: int
     calibration: Calibration
+    budget_seconds: float
     deadline: float
 
     def run(self, values: Floats) -> list[SeriesForecast]:
-        """Forecast series of the same length; where they fail together, each by itself."""
-        if time.monotonic() > self.deadline:
+        """Forecast series of the same length; where they fail or hang together, each by itself."""
+        if time.thread_time() > self.deadline:
             return [_empty(self.horizon, "failed", "the time for these series was spent")] * len(values)
+        seconds = self.budget_seconds * max(1.0, len(values) * _TOGETHER)
         try:
-            return self._forecast(values)
-        except Exception as error:  # whatever a model raises must not take the other series with it
+            with ProcessorTime(seconds):
+                return self._forecast(values)
+        # Whatever a model raises must not take the other series with it.
+        except (Exception, TimeSpentError) as error:
             if len(values) == 1:
                 return [_empty(self.horizon, "failed", f"{type(error).__name__}: {error}")]
             return [result for row in values for result in self.run(row[None, :])]

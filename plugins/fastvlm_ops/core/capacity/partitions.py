@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_ops.core.capacity.levels import LEVELS, column
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 #: Quantiles that hourly rows keep; all of LEVELS would be more than twice the size.
 HOURLY_LEVELS = (0.5, 0.95, 0.99)
@@ -100,7 +102,7 @@ def join(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
     """
     import pyarrow as pa
 
-    return pa.concat_tables([schema(kind).empty_table(), *tables]).combine_chunks()
+    return pa.concat_tables(tables).combine_chunks() if tables else schema(kind).empty_table()
 
 
 def encode(kind: str, table: pa.Table, notes: Mapping[str, str] | None = None) -> bytes:
@@ -138,9 +140,10 @@ def decode(kind: str, data: bytes, where: Mapping[str, str] | None = None) -> pa
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    filters = [(name, "=", value) for name, value in (where or {}).items()] or None
     try:
-        table = parquet.read_table(pa.BufferReader(data), filters=filters, partitioning=None)
+        table = parquet.ParquetFile(pa.BufferReader(data)).read()
+        for name, value in (where or {}).items():
+            table = _only(table, name, value)
         return table.select(schema(kind).names).cast(schema(kind)).replace_schema_metadata(None)
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"these {len(data)} bytes are no Parquet table of kind {kind}: {error}") from error
@@ -162,14 +165,101 @@ def notes_of(data: bytes) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in found.items()}
 
 
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
+def _only(table: pa.Table, name: str, value: str) -> pa.Table:
+    """The rows in which a column has a value.
+
+    Parquet's own filters, and whatever makes a scalar of a string, import pandas: a second and more for a
+    page that shows one series.
+    """
+    import pyarrow.compute as pc
+
+    return table.filter(pc.equal(table[name], _texts([value])[0]))
+
+
+def numbers(table: pa.Table, name: str) -> NDArray[Any]:
+    """Return a column; times in milliseconds since 1970, and NaN where a number is not known.
+
+    Not by ``to_numpy``, which imports pandas.
+
+    :param table: of any kind
+    :param name: of a column of numbers or times; of whole numbers and times, all are known
+    """
+    return _values(table[name].combine_chunks())
+
+
+def _values(array: pa.Array) -> NDArray[Any]:
     import numpy as np
     import pyarrow as pa
 
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-        # Unknown is null, in a file that others read too.
-        return pa.array(values, from_pandas=True).cast(kind)
-    return pa.array(values, type=kind, from_pandas=True)
+    size = "i8" if pa.types.is_timestamp(array.type) else array.type.to_pandas_dtype()
+    known, data = array.buffers()
+    part = slice(array.offset, array.offset + len(array))
+    if not len(array):
+        return np.empty(0, size)
+    values: NDArray[Any] = np.frombuffer(data, size)[part]
+    if array.null_count:
+        bits = np.unpackbits(np.frombuffer(known, np.uint8), bitorder="little")[part]
+        values = np.where(bits, values, np.nan)
+    return values
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    """Return values as a column: unknown is null, in a file that others read too.
+
+    Not by ``pa.array``, which imports pandas first: a task that forecasts would wait for that longer than it
+    works.
+
+    :param values: an array of numbers or times, or a list, where unknown is None
+    :param kind: of the column
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_string(kind):
+        return _texts(values)
+    if isinstance(values, np.ndarray):
+        known = ~np.isnan(values)
+    else:
+        known = np.array([value is not None for value in values], dtype=bool)
+        values = np.array([0 if value is None else value for value in values])
+    size = "datetime64[ms]" if pa.types.is_timestamp(kind) else kind.to_pandas_dtype()
+    return _column(np.asarray(values).astype(size), kind, known)
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    """A column of texts: each that there is once, then taken by its number."""
+    import numpy as np
+    import pyarrow as pa
+
+    number = {value: n for n, value in enumerate(dict.fromkeys(values))}
+    parts = [(value or "").encode() for value in number]
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+    known = _bits(np.array([value is not None for value in number], dtype=bool))
+    buffers = [known, pa.py_buffer(ends), pa.py_buffer(b"".join(parts))]
+    words = pa.Array.from_buffers(pa.string(), len(parts), buffers)
+    return words.take(_numbered(np.fromiter((number[value] for value in values), np.int64, len(values))))
+
+
+def _numbered(places: NDArray[np.int64]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    return _column(places, pa.int64(), np.ones(len(places), dtype=bool))
+
+
+def _column(values: NDArray[Any], kind: pa.DataType, known: NDArray[np.bool_]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    data = pa.py_buffer(np.ascontiguousarray(values).view(np.uint8))
+    return pa.Array.from_buffers(kind, len(values), [_bits(known), data])
+
+
+def _bits(known: NDArray[np.bool_]) -> pa.Buffer | None:
+    import numpy as np
+    import pyarrow as pa
+
+    return None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
 
 
 def _sorted(table: pa.Table, keys: Sequence[str]) -> pa.Table:
@@ -186,10 +276,10 @@ def _sorted(table: pa.Table, keys: Sequence[str]) -> pa.Table:
             words = np.array(coded.dictionary.to_pylist(), dtype=object)
             ranks = np.empty(len(words), dtype=np.int64)
             ranks[np.argsort(words)] = np.arange(len(words))
-            columns.append(ranks[coded.indices.to_numpy(zero_copy_only=False)])
+            columns.append(ranks[_values(coded.indices)])
         else:
-            columns.append(values.cast("int64").to_numpy())
+            columns.append(_values(values))
     order = np.lexsort(columns[::-1])
     if (order[1:] > order[:-1]).all():
         return table
-    return table.take(order)
+    return table.take(_numbered(order))

@@ -171,6 +171,15 @@ class DeviceDefinition(Definition):
     compute_units: Annotated[
         Units | None, Field(description="only these of the models' compute units; null for all of them")
     ] = None
+    cooldown_seconds: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=3600,
+            allow_inf_nan=False,
+            description="wait before each session here; null for the one of sessions",
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _is_reached(self) -> Self:
@@ -295,6 +304,15 @@ class CoreMLDefinitions(DefinitionFile):
         """
         allowed = device.compute_units
         return tuple(unit for unit in model.compute_units if allowed is None or unit in allowed)
+
+    def sessions_on(self, device: DeviceDefinition) -> SessionRules:
+        """Return how a model is run on a device.
+
+        :param device: the device
+        """
+        if device.cooldown_seconds is None:
+            return self.sessions
+        return self.sessions.model_copy(update={"cooldown_seconds": device.cooldown_seconds})
 
     def model(self, name: str) -> ModelDefinition:
         """Return one model.

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from fastvlm_ops.core.config.coreml import load_coreml
+from fastvlm_ops.core.config.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,28 @@ MAINTENANCE_POOL = Pool(
 )
 
 POOLS = (BACKUP_POOL, MAINTENANCE_POOL)
+
+
+def device_pool(device: str) -> Pool:
+    """Return the pool of a device of ``coreml.yaml``: two models at once would measure each other.
+
+    :param device: its name
+    """
+    return Pool(
+        name=f"fastvlm_device_{device}",
+        slots=1,
+        description=f"FastVLM Ops: one model at a time is measured on {device}.",
+    )
+
+
+def pools_of(include_dir: Path) -> tuple[Pool, ...]:
+    """Return all pools that the DAGs use, with those of the devices.
+
+    :param include_dir: the folder of the definition files; while ``coreml.yaml`` in it cannot be read, no
+        device has a pool, and the DAG says why
+    """
+    try:
+        devices = load_coreml(include_dir).devices
+    except ConfigError:
+        return POOLS
+    return (*POOLS, *(device_pool(device.name) for device in devices))

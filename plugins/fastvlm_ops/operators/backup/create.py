@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowRuntimeError
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import Components, include_hash, load_components
 from fastvlm_ops.hooks.components import source_named
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseError
 from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
-from fastvlm_ops.operators.shared import as_of, run_key
-from fastvlm_ops.triggers.backup import SIGNATURE_KEY, WATCHED_ASSET
+from fastvlm_ops.operators.shared import as_of, record_signature, run_key
+from fastvlm_ops.triggers.backup import WATCHED_ASSET
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -248,12 +247,12 @@ class BackUpChangesOperator(RepositoryOperator):
         outcome = {"component": self.component, "include_hash": fingerprint}
         if equal is not None and equal.run_key != run_key(context):
             self.log.info("%s is unchanged since backup %s; nothing to do", self.component, equal.set_id)
-            self._record(context, signature)
+            record_signature(context, WATCHED_ASSET, signature)
             return {"outcome": "unchanged", "set_id": equal.set_id, **outcome}
         snapshot, backup = self._back_up(context, repository, source, fingerprint)
         self.log.info("Published backup %s of %s", backup.set_id, self.component)
         if equal is not None or not snapshot.reused:  # else it may be older than what there is now
-            self._record(context, signature)
+            record_signature(context, WATCHED_ASSET, signature)
         return {"outcome": "published", **backup.as_dict(), **outcome}
 
     def subject(self) -> dict[str, Any]:
@@ -295,14 +294,6 @@ class BackUpChangesOperator(RepositoryOperator):
             timestamp=moment,
         )
         return snapshot, backup
-
-    def _record(self, context: Context, signature: str) -> None:
-        """Tell the watcher what has been looked at, so that it starts no run for it."""
-        try:
-            store = context["asset_state_store"][Asset.ref(name=WATCHED_ASSET)]
-            store.set(SIGNATURE_KEY, signature)
-        except (KeyError, AirflowRuntimeError) as error:
-            self.log.warning("Not recorded, so that one more run may find no change: %s", error)
 
 
 def snapshots_of_run(repository: Repository, components: Sequence[str], key: str) -> list[str]:

@@ -300,7 +300,7 @@ def read_days(as_of: datetime, service: str, metric: str) -> tuple[Days, Days]:
 
 def _days(table: Any, columns: Sequence[str]) -> Days:
     return Days(
-        [moment.date() for moment in table["day"].to_pylist()],
+        table["day"].cast("date32").to_pylist(),  # of moments, pyarrow would import pandas
         {name: table[name].to_pylist() for name in columns},
     )
 

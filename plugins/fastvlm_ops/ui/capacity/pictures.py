@@ -83,7 +83,7 @@ def accuracy_pictures(scores: Sequence[AsOfScores], chance_of_shortfall: float |
             "Hours under the 95 % bound",
             summary=_told("Share of hours under the 95 % bound", scores, covered, formats.share),
             write=formats.share,
-            areas=[Area("target", "wanted: 93 to 97 %", days, *([bound] * len(days) for bound in COVERED))],
+            areas=[Area("target", "wanted: 93 to 97 %", days, *_bounds(len(days)))],
             curves=[Curve("mean", "all services", days, covered)],
             scale=(min([0.85, *(value for value in covered if value is not None)]), 1.0),
             width=NARROW,
@@ -97,6 +97,11 @@ def accuracy_pictures(scores: Sequence[AsOfScores], chance_of_shortfall: float |
         ),
         _shares("waste", "Required beyond what was used", [score.waste for score in scores], scores, None),
     ]
+
+
+def _bounds(count: int) -> tuple[list[float], list[float]]:
+    low, high = COVERED
+    return [low] * count, [high] * count
 
 
 def _errors(days: Sequence[date], scores: Sequence[AsOfScores]) -> Picture:

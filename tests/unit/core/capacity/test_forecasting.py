@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -266,6 +268,27 @@ def test_a_series_whose_models_raise_fails_alone(monkeypatch: pytest.MonkeyPatch
     assert [row.status for row in found] == ["ok", "failed", "ok"]
     assert "poison" in found[1].reason
     assert np.isnan(found[1].mean).all()
+
+
+def test_a_series_whose_models_hang_fails_alone_within_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.try_models
+
+    def hanging(filled: np.ndarray, measured: np.ndarray, horizon: int) -> object:
+        while (np.abs(filled - filled.round(3)) < 1e-12).all(axis=1).any():
+            pass
+        return real(filled, measured, horizon)
+
+    monkeypatch.setattr(module, "try_models", hanging)
+    values = np.stack([loads(60, seed=seed) for seed in range(4)])
+    values[1] = np.where(np.arange(values.shape[1]) % 2, 0.5, 0.25)
+    began = time.process_time()
+    found = forecast_many(values, HORIZON, budget_seconds=0.6)
+    assert time.process_time() - began < 4 * 0.6
+    assert [row.status for row in found] == ["ok", "failed", "ok", "ok"]
+    assert "not done after 0.6 s" in found[1].reason
+    assert np.isnan(found[1].mean).all()
+    alone = forecast_many(values[2:], HORIZON)
+    assert [in_bytes(row) for row in found[2:]] == [in_bytes(row) for row in alone]
 
 
 def test_series_after_the_budget_fail_and_say_so() -> None:

@@ -79,6 +79,19 @@ def test_a_device_narrows_the_compute_units_of_models(tmp_path: Path) -> None:
     assert definitions.units_of(second, few) == ()
 
 
+def test_a_device_may_wait_longer_or_not_at_all_before_each_session(tmp_path: Path) -> None:
+    devices = (
+        "devices:\n  - {name: phone, backend: local-mac}\n"
+        "  - {name: cool, backend: local-mac, cooldown_seconds: 0}\n"
+    )
+    definitions = load(
+        tmp_path, f"version: 1\n{MODELS}{devices}sessions: {{count: 3, cooldown_seconds: 20}}\n"
+    )
+    rules = [definitions.sessions_on(device) for device in definitions.devices]
+    assert [one.cooldown_seconds for one in rules] == [20, 0]
+    assert [one.count for one in rules] == [3, 3]
+
+
 @pytest.mark.parametrize(
     ("golden", "expected"),
     [

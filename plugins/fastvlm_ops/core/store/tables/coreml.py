@@ -71,6 +71,7 @@ runs = Table(
     Column("cost_share_gpu", Double),
     Column("cost_share_cpu", Double),
     Column("cost_share_unknown", Double),
+    Column("artefact_name", String(255)),
     Column("artefact_uri", String),
     Index("coreml_run_of_model", "model", "device", "compute_unit", "measured_at"),
     info={"retention": ("measured_at", _KEPT)},

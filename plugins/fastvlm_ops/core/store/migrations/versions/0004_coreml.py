@@ -81,6 +81,7 @@ def _create_runs() -> None:
         sa.Column("cost_share_gpu", sa.Double),
         sa.Column("cost_share_cpu", sa.Double),
         sa.Column("cost_share_unknown", sa.Double),
+        sa.Column("artefact_name", sa.String(255)),
         sa.Column("artefact_uri", sa.String),
     )
     op.create_index("coreml_run_of_model", "coreml_run", ["model", "device", "compute_unit", "measured_at"])
