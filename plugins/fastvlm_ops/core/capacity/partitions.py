@@ -171,9 +171,10 @@ def _only(table: pa.Table, name: str, value: str) -> pa.Table:
     Parquet's own filters, and whatever makes a scalar of a string, import pandas: a second and more for a
     page that shows one series.
     """
+    import numpy as np
     import pyarrow.compute as pc
 
-    return table.filter(pc.equal(table[name], _texts([value])[0]))
+    return table.filter(pc.equal(table[name], texts([value], np.zeros(1, np.int64))[0]))
 
 
 def numbers(table: pa.Table, name: str) -> NDArray[Any]:
