@@ -84,8 +84,8 @@ def test_a_candidate_of_mostly_throttled_sessions_is_unstable_not_worse() -> Non
 
 
 def test_a_candidate_that_alone_is_throttled_is_unstable() -> None:
-    found = compare_metric(noisy(1, 40), noisy(2, 20, slow=0.49), RULES)
-    assert found.left_out == (0, 10)
+    found = compare_metric(noisy(1, 100), noisy(2, 60, slow=0.45), RULES)
+    assert found.left_out == (0, 27)
     assert found.verdict is Verdict.UNSTABLE
 
 
