@@ -86,7 +86,9 @@ def _operations(program: str, output: Path) -> int:
             _operations_picture(browser, facts, series, output / "operations-capacity.png")
             _operations_picture(browser, facts, f"{inside}/coreml", output / "operations-coreml.png")
             detail = benchmarks.REGRESSED.address()
-            _operations_picture(browser, facts, f"{inside}{detail}", output / "operations-coreml-trend.png")
+            trend = output / "operations-coreml-trend.png"
+            high = {"viewport": {"width": 1400, "height": 1210}}
+            _operations_picture(browser, facts, f"{inside}{detail}", trend, **high)
             phone = {
                 "viewport": {"width": 390, "height": 844},
                 "device_scale_factor": 2,
