@@ -7,6 +7,7 @@ a stand-in: Apple's programs are replaced; the client, coremltools and Airflow a
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -78,8 +79,13 @@ def main() -> int:
     def story(stack: Stack, console: Console) -> str:
         return tell(stack, console, workshop[-1], nights=found.nights)
 
+    os.environ["TQDM_DISABLE"] = "1"  # coremltools draws bars; it is imported later, and looks then
     demo = Demo("make demo-coreml", str(main.__doc__), (DemoCoreMLError,), story, prepare=prepare)
-    return run_demo(demo, [own])
+    try:
+        return run_demo(demo, [own])
+    finally:
+        for one in workshop:
+            one.close()
 
 
 def extras(folder: Path, project: Path) -> Extras:
@@ -160,7 +166,6 @@ class Workshop:
             for versions in self.rounds
             for one in versions
         }
-        self._pool.shutdown(wait=False)
 
     def put(self, number: int) -> None:
         """Put the versions of one round there, each in one step.
@@ -171,6 +176,10 @@ class Workshop:
             self._golden[version.name].result()
             package = self._packages[version].result()
             package.rename(self._models / package.name)
+
+    def close(self) -> None:
+        """Build nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _make_golden(self, name: Name) -> None:
         """Golden outputs: what the original gives, in single precision."""

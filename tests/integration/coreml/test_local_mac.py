@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from fastvlm_ops.core.config.coreml import ConditionRules
+from fastvlm_ops.core.coreml.devices.checks import DEFAULT_BUNDLE
+from fastvlm_ops.core.coreml.devices.devicectl import Container, DeviceCtl
 from fastvlm_ops.core.coreml.devices.interface import (
     ComputeUnit,
     Device,
@@ -161,5 +163,10 @@ asyncio.run(main())
         text=True,
         timeout=120,
     )
+    # Its stop() ends the shell that it started devicectl by, and neither devicectl nor the app.
+    control = DeviceCtl(bench.environment())
+    (found,) = control.devices()
+    control.end_app(Container(found, DEFAULT_BUNDLE))
+    assert bench.toolchain.apps() == []
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == ["[55.0]", "[1.0, 2.0, 3.0]", str(len(outputs))]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from fastvlm_ops.core.coreml.baselines import (
     load_baseline,
 )
 from fastvlm_ops.core.coreml.devices.interface import Failure, FailureCode
+from fastvlm_ops.core.coreml.publishing import write_gauges
 from fastvlm_ops.core.coreml.records import RunRecord
 from fastvlm_ops.core.coreml.storing import (
     RunId,
@@ -198,6 +200,25 @@ def test_the_inspection_comes_from_the_model(store: Store, artefacts: ArtefactSt
     assert rows(store, tables.runs)[0]["size_bytes"] == 1234
 
 
+def test_gauges_are_of_the_newest_and_have_no_sample_for_what_is_unknown(
+    store: Store, artefacts: ArtefactStore, tmp_path: Path
+) -> None:
+    assert write_gauges(store, tmp_path) is None
+    record_run(store, artefacts, run("d/0"))
+    record_run(store, artefacts, run("d/1", night=1, sessions=(replace(session(0), peak_memory_bytes=None),)))
+    record_verdicts(store, "d/0", [judgement(Metric.SIZE, Verdict.REGRESSION)])
+    record_verdicts(store, "d/1", [judgement(Metric.SIZE, Verdict.OK)])
+    file = write_gauges(store, tmp_path)
+    assert file is not None
+    text = file.read_text()
+    labels = 'compute_unit="CPU_AND_NE",device="iphone-15-pro",hardware_class="iphone",model="VisionEncoder"'
+    assert f'fastvlm_coreml_latency_seconds{{{labels},quantile="0.5",version="1.0"}} 0.01' in text
+    assert f'fastvlm_coreml_placement_cost_share{{{labels},unit="ane",version="1.0"}} 0.75' in text
+    assert "fastvlm_coreml_peak_memory_bytes{" not in text
+    assert 'metric="size",model="VisionEncoder",verdict="OK"} 1' in text
+    assert "REGRESSION" not in text
+
+
 def test_verdicts_are_replaced(store: Store) -> None:
     record_verdicts(store, "key", [judgement(Metric.SIZE, Verdict.OK), judgement(Metric.PARITY, Verdict.OK)])
     worse = replace(judgement(Metric.SIZE, Verdict.REGRESSION), change=float("inf"), value=12.0)
@@ -213,7 +234,7 @@ def judgement(metric: Metric, verdict: Verdict) -> Judgement:
         "VisionEncoder",
         "CPU_AND_NE",
         metric,
-        verdict,
+        verdict=verdict,
         reason="because",
         details={"moved": ["conv_0"]},
     )

@@ -164,13 +164,12 @@ def test_what_cannot_pass_is_told_at_once(
         assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("key", ["warnings", "infos"])
 def test_a_partial_answer_is_refused_or_its_warning_kept(
-    make_hook: MakeHook, key: str, caplog: pytest.LogCaptureFixture
+    make_hook: MakeHook, caplog: pytest.LogCaptureFixture
 ) -> None:
     def act(exchange: Exchange) -> None:
         exchange.answer(
-            [{"metric": {"service": "a"}, "values": values(exchange)}], **{key: ["store eu-2 did not answer"]}
+            [{"metric": {"service": "a"}, "values": values(exchange)}], warnings=["store eu-2 did not answer"]
         )
 
     with StandIn(act) as server:
@@ -185,6 +184,26 @@ def test_a_partial_answer_is_refused_or_its_warning_kept(
         assert hook.query_range("m", START, END, 3600, allow_partial=True).notes == caught.value.notes
         server.act = healthy
         assert hook.hourly("m", START, END).attrs["notes"] == [], "notes are of one answer only"
+
+
+def test_advice_on_the_query_is_taken_and_kept(make_hook: MakeHook, caplog: pytest.LogCaptureFixture) -> None:
+    """The infos of Prometheus 3: the answer lacks nothing."""
+    advice = "PromQL info: metric might not be a counter, name does not end in _total"
+
+    def act(exchange: Exchange) -> None:
+        exchange.answer([{"metric": {"service": "a"}, "values": values(exchange)}], infos=[advice])
+
+    with StandIn(act) as server:
+        hook = make_hook(server.url, extra=QUICK)
+        with caplog.at_level(logging.INFO):
+            found = hook.hourly("m", START, END)
+        assert found["a"].notna().all()
+        assert found.attrs["notes"] == [advice]
+        (record,) = (record for record in caplog.records if advice in record.getMessage())
+        assert record.levelno == logging.INFO
+        assert hook.query_range("m", START, END, 3600).notes == (advice,)
+        server.act = healthy
+        assert hook.hourly("m", START, END).attrs["notes"] == []
 
 
 def with_limits(exchange: Exchange) -> None:

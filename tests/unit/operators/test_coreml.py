@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from fastvlm_ops.core.config import load_coreml
 from fastvlm_ops.core.coreml.devices.interface import Device, SessionPlan, SessionResult
 from fastvlm_ops.core.coreml.devices.linux_reference import LinuxReferenceBackend
+from fastvlm_ops.core.coreml.watching import packages_signature
 from fastvlm_ops.core.coreml.weighing import accepted_models
 from fastvlm_ops.core.store import open_store
 from fastvlm_ops.core.store.tables import coreml as tables
@@ -24,6 +27,7 @@ from fastvlm_ops.operators.coreml import (
     RegressionGateOperator,
 )
 from fastvlm_ops.operators.coreml.verdicts import request_text
+from fastvlm_ops.triggers.watching import SIGNATURE_KEY
 from tests.coreml_stack import Models
 from tests.unit.operators.support import Context, failure
 
@@ -140,6 +144,27 @@ def test_the_gate_opens(models: Models) -> None:
     )
     missing = {**COMPARED, "problems": [problem("MISSING", "gone")]}
     gate(compared=missing).execute(Context())
+
+
+def test_what_cannot_be_told_apart_or_is_not_there_is_said_where_it_is_looked_into(models: Models) -> None:
+    (models.folder / "VisionEncoder-v2 (copy).mlpackage").mkdir()
+    shutil.rmtree(models.folder / "TextDecoder-v1.mlpackage")
+    context = Context()
+    odd, absent = DiscoverModelsOperator(task_id="discover").execute(context)
+    assert context.stored == {}, "a run that saw not all of it lets the watcher tell it again"
+    said = failure(InspectModelOperator(task_id="inspect", package=odd))
+    assert "v2 (copy).mlpackage: '2 (copy)' cannot be a version" in said
+    said = failure(InspectModelOperator(task_id="inspect", package=absent))
+    assert "there is no package of the model" in said
+
+
+def test_the_watcher_is_told_what_was_looked_at(models: Models) -> None:
+    context = Context()
+    DiscoverModelsOperator(task_id="discover", models=["TextDecoder"]).execute(context)
+    assert context.stored == {}, "the other model is still to be looked at"
+    DiscoverModelsOperator(task_id="discover").execute(context)
+    root = models.folder.parent
+    assert context.stored == {SIGNATURE_KEY: packages_signature(load_coreml(models.include), root)}
 
 
 def test_a_device_is_planned_with_its_own_units(models: Models) -> None:

@@ -14,7 +14,7 @@ _PROCESSES = {
     "dag_processor": "airflow dag-processor",
     "triggerer": "airflow triggerer",
 }
-_NEEDED_FOR = {"triggerer": "backup_configuration and approvals of restores wait for it"}
+_NEEDED_FOR = {"triggerer": "backup_configuration, coreml_benchmark and approvals wait for it"}
 _TAG = "fastvlm-ops"
 
 

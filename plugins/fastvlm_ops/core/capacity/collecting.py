@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.objects import CapacityObjects, run_folder
-from fastvlm_ops.core.capacity.partitions import decode, encode, numbers, table_of
+from fastvlm_ops.core.capacity.partitions import decode, encode, numbers, table_of, texts, words
 from fastvlm_ops.core.config.capacity import RESOURCES, Capacity, Resource
 
 if TYPE_CHECKING:
@@ -177,11 +177,12 @@ def load_history(
     average = {resource: np.full(shape, np.nan) for resource in RESOURCES}
     peak = {resource: np.full(shape, np.nan) for resource in RESOURCES}
     if table.num_rows:
-        row = np.array([rows[name] for name in table["service"].to_pylist()])
+        names, places = words(table, "service")
+        row = np.array([rows[name] for name in names])[places]
         column = (numbers(table, "hour") - start) // 3_600_000
-        metric = np.array(table["metric"].to_pylist())
+        metrics, metric = words(table, "metric")
         for resource in RESOURCES:
-            of = metric == resource
+            of = metric == (metrics.index(resource) if resource in metrics else -1)
             average[resource][row[of], column[of]] = numbers(table, "average")[of]
             peak[resource][row[of], column[of]] = numbers(table, "peak")[of]
     return History(as_of, services, average, peak)
@@ -207,20 +208,26 @@ def _table(history: History, chosen: Sequence[int]) -> Any:
     """One row for each hour of which something is known."""
     end = int(history.as_of.timestamp() * 1000)
     hours = end - 3_600_000 * np.arange(history.hours, 0, -1)
-    columns: dict[str, list[Any]] = {name: [] for name in ("service", "metric", "hour", "average", "peak")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("hour", "average", "peak")}
+    counts = []
     for number in chosen:
         for resource in RESOURCES:
             average, peak = history.average[resource][number], history.peak[resource][number]
             known = np.isfinite(average) | np.isfinite(peak)
-            columns["service"] += [history.services[number].name] * int(known.sum())
-            columns["metric"] += [resource] * int(known.sum())
+            counts.append(int(known.sum()))
             columns["hour"].append(hours[known])
             columns["average"].append(average[known])
             columns["peak"].append(peak[known])
     for name in ("hour", "average", "peak"):
         columns[name] = np.concatenate(columns[name]) if columns[name] else np.empty(0)  # type: ignore[assignment]
     columns["hour"] = np.asarray(columns["hour"], dtype="datetime64[ms]")  # type: ignore[assignment]
-    return table_of("history", columns)
+    series = np.repeat(np.arange(len(counts)), counts)
+    names = [history.services[number].name for number in chosen]
+    found = {
+        "service": texts(names, series // len(RESOURCES)),
+        "metric": texts(RESOURCES, series % len(RESOURCES)),
+    }
+    return table_of("history", {**found, **columns})
 
 
 def matrix_of(frame: pd.DataFrame, names: Sequence[str], start: datetime, hours: int) -> Floats:

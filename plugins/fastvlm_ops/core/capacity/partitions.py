@@ -171,9 +171,10 @@ def _only(table: pa.Table, name: str, value: str) -> pa.Table:
     Parquet's own filters, and whatever makes a scalar of a string, import pandas: a second and more for a
     page that shows one series.
     """
+    import numpy as np
     import pyarrow.compute as pc
 
-    return table.filter(pc.equal(table[name], _texts([value])[0]))
+    return table.filter(pc.equal(table[name], texts([value], np.zeros(1, np.int64))[0]))
 
 
 def numbers(table: pa.Table, name: str) -> NDArray[Any]:
@@ -185,6 +186,37 @@ def numbers(table: pa.Table, name: str) -> NDArray[Any]:
     :param name: of a column of numbers or times; of whole numbers and times, all are known
     """
     return _values(table[name].combine_chunks())
+
+
+def words(table: pa.Table, name: str) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the texts of a column, each once, and which of them each row has.
+
+    :param table: of any kind
+    :param name: of a column of texts, all of them known
+    """
+    return _coded(table[name].combine_chunks())
+
+
+def texts(found: Sequence[str | None], places: NDArray[np.int64]) -> pa.Array:
+    """Return a column of texts by their numbers: of millions of rows, Python sees the few texts only.
+
+    :param found: the texts
+    :param places: which of them each row has
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    parts = [(text or "").encode() for text in found]
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+    known = _bits(np.array([text is not None for text in found], dtype=bool))
+    buffers = [known, pa.py_buffer(ends), pa.py_buffer(b"".join(parts))]
+    column = pa.Array.from_buffers(pa.string(), len(parts), buffers)
+    return column.take(_column(places, pa.int64(), np.ones(len(places), dtype=bool)))
+
+
+def _coded(array: pa.Array) -> tuple[list[str], NDArray[np.int64]]:
+    coded = array.dictionary_encode()
+    return coded.dictionary.to_pylist(), _values(coded.indices)
 
 
 def _values(array: pa.Array) -> NDArray[Any]:
@@ -209,14 +241,18 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     Not by ``pa.array``, which imports pandas first: a task that forecasts would wait for that longer than it
     works.
 
-    :param values: an array of numbers or times, or a list, where unknown is None
+    :param values: an array of numbers or times, or a list, where unknown is None, or a column
     :param kind: of the column
     """
     import numpy as np
     import pyarrow as pa
 
+    if isinstance(values, pa.Array):
+        return values
     if pa.types.is_string(kind):
-        return _texts(values)
+        number = {value: n for n, value in enumerate(dict.fromkeys(values))}
+        places = np.fromiter((number[value] for value in values), np.int64, len(values))
+        return texts(list(number), places)
     if isinstance(values, np.ndarray):
         known = ~np.isnan(values)
     else:
@@ -224,27 +260,6 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
         values = np.array([0 if value is None else value for value in values])
     size = "datetime64[ms]" if pa.types.is_timestamp(kind) else kind.to_pandas_dtype()
     return _column(np.asarray(values).astype(size), kind, known)
-
-
-def _texts(values: Sequence[str | None]) -> pa.Array:
-    """A column of texts: each that there is once, then taken by its number."""
-    import numpy as np
-    import pyarrow as pa
-
-    number = {value: n for n, value in enumerate(dict.fromkeys(values))}
-    parts = [(value or "").encode() for value in number]
-    ends = np.cumsum([0, *map(len, parts)], dtype=np.int32)
-    known = _bits(np.array([value is not None for value in number], dtype=bool))
-    buffers = [known, pa.py_buffer(ends), pa.py_buffer(b"".join(parts))]
-    words = pa.Array.from_buffers(pa.string(), len(parts), buffers)
-    return words.take(_numbered(np.fromiter((number[value] for value in values), np.int64, len(values))))
-
-
-def _numbered(places: NDArray[np.int64]) -> pa.Array:
-    import numpy as np
-    import pyarrow as pa
-
-    return _column(places, pa.int64(), np.ones(len(places), dtype=bool))
 
 
 def _column(values: NDArray[Any], kind: pa.DataType, known: NDArray[np.bool_]) -> pa.Array:
@@ -265,6 +280,7 @@ def _bits(known: NDArray[np.bool_]) -> pa.Buffer | None:
 def _sorted(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     """By the keys; strings by their rank among the few that there are, which is far quicker."""
     import numpy as np
+    import pyarrow as pa
 
     if table.num_rows == 0:
         return table
@@ -272,14 +288,17 @@ def _sorted(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     for key in keys:
         values = table[key].combine_chunks()
         if str(values.type) == "string":
-            coded = values.dictionary_encode()
-            words = np.array(coded.dictionary.to_pylist(), dtype=object)
+            words, places = _coded(values)
             ranks = np.empty(len(words), dtype=np.int64)
-            ranks[np.argsort(words)] = np.arange(len(words))
-            columns.append(ranks[_values(coded.indices)])
+            ranks[np.argsort(np.array(words, dtype=object))] = np.arange(len(words))
+            columns.append(ranks[places])
         else:
             columns.append(_values(values))
-    order = np.lexsort(columns[::-1])
-    if (order[1:] > order[:-1]).all():
+    ahead = np.zeros(table.num_rows - 1, dtype=bool)
+    for values in columns[::-1]:
+        step = np.diff(values)
+        ahead = (step > 0) | ((step == 0) & ahead)
+    if ahead.all():  # as nearly always, and far sooner known than sorted
         return table
-    return table.take(_numbered(order))
+    order = np.lexsort(columns[::-1])
+    return table.take(_column(order, pa.int64(), np.ones(len(order), dtype=bool)))

@@ -22,6 +22,7 @@ from fastvlm_ops.core.capacity.partitions import (
     encode,
     join,
     table_of,
+    texts,
 )
 from fastvlm_ops.core.capacity.required import Required, required_capacity
 from fastvlm_ops.core.config.capacity import RESOURCES, Capacity, Resource
@@ -226,9 +227,10 @@ def _history_table(history: History) -> pa.Table:
 
 
 def _names(series: Sequence[_Series], times: int) -> dict[str, Any]:
+    places = np.repeat(np.arange(len(series)), times)
     return {
-        "service": [one.service for one in series for _ in range(times)],
-        "metric": [one.resource for one in series for _ in range(times)],
+        "service": texts([one.service for one in series], places),
+        "metric": texts([one.resource for one in series], places),
     }
 
 

@@ -22,7 +22,7 @@ _CUTS = ((2.0, 1 / 3, 0.4307), (4.0, 0.5, 0.6745), (4.0, 0.5, 0.6745))
 
 _FEWEST_NIGHTS, _FEWEST_OF_A_NIGHT = 6, 3
 # With so few nights Student's factor would let hardly a change through: this is what a dozen ask for.
-_LARGEST_FACTOR = 2.7
+_LARGEST_FACTOR = 3.1
 
 
 def find_near(groups: Sequence[Floats], smallest: float) -> tuple[Bools, ...]:

@@ -53,7 +53,7 @@ def weigh_run(
         "verdicts": dict(sorted(Counter(run["verdict"] for run in runs).items())),
         "runs": runs,
         "left_out": [device for device, planned in plans.items() if not planned],
-        "problems": [_problem(one, runs) for one in judged if _is_problem(one)][:_LISTED],
+        "problems": [_problem(one, runs) for one in _problems(judged)[:_LISTED]],
     }
 
 
@@ -141,8 +141,11 @@ def _summary(store: Store, record: RunRecord, judged: Sequence[Judgement]) -> di
     }
 
 
-def _is_problem(judgement: Judgement) -> bool:
-    return judgement.stops_release or (judgement.gate and judgement.verdict is Verdict.MISSING)
+def _problems(judged: Sequence[Judgement]) -> list[Judgement]:
+    """What stops a release, and what is missing, which a policy may let pass: so that comes last."""
+    order = [Verdict.FAILED, Verdict.REGRESSION, Verdict.MISSING]
+    found = [one for one in judged if one.gate and one.verdict in order]
+    return sorted(found, key=lambda one: order.index(one.verdict))
 
 
 def _problem(judgement: Judgement, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -150,10 +153,19 @@ def _problem(judgement: Judgement, runs: Sequence[Mapping[str, Any]]) -> dict[st
     where = ("device", "model", "compute_unit")
     run = next(one for one in runs if all(one[name] == getattr(judgement, name) for name in where))
     change = "" if judgement.change is None else f" {judgement.change:+.1%}"
-    confidence = "" if judgement.confidence is None else f", confidence {judgement.confidence:.1%}"
     return {
         "verdict": str(judgement.verdict),
         "run": name_of(run),
         "text": f"{judgement.verdict}: {judgement.model} on {judgement.device} ({judgement.compute_unit}):"
-        f" {judgement.metric}{change}{confidence}: {judgement.reason}",
+        f" {judgement.metric}{change}{_confidence(judgement)}: {judgement.reason}",
     }
+
+
+def _confidence(judgement: Judgement) -> str:
+    """As a person reads it: what is not exact is never certain."""
+    if judgement.confidence is None:
+        return ""
+    if judgement.p_value is None:
+        return ", exact"
+    above = judgement.confidence > 0.999
+    return ", confidence above 99.9%" if above else f", confidence {judgement.confidence:.1%}"

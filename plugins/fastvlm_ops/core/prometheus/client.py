@@ -13,7 +13,7 @@ from urllib3.util.retry import Retry
 from fastvlm_ops.core.prometheus.asking import HOUR_MS, chunks, milliseconds, seconds_text
 from fastvlm_ops.core.prometheus.errors import PartialResultError, PrometheusAnswerError, PrometheusQueryError
 from fastvlm_ops.core.prometheus.series import SeriesList, hour_table, read_result
-from fastvlm_ops.core.prometheus.session import CheckedSession, ServerSettings
+from fastvlm_ops.core.prometheus.session import CheckedSession, ServerSettings, many_objects
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,17 +148,23 @@ class PrometheusClient:
     def _ask(self, query: str, ask: Callable[[], list[Any]], allow_partial: bool) -> SeriesList:
         if not query.strip():
             raise PrometheusQueryError("the query is empty")
-        self._session.notes.clear()
+        self._session.warnings.clear()
+        self._session.infos.clear()
         try:
             results = ask()
         except (KeyError, TypeError) as error:  # the library found no data.result
             raise PrometheusAnswerError("the answer has no data.result as Prometheus gives it") from error
-        notes = tuple(dict.fromkeys(self._session.notes))
-        if notes and not allow_partial:
-            raise PartialResultError(notes)
-        for note in notes:
-            _LOG.warning("Prometheus says of %s: %s", query, note)
-        return SeriesList(read_result(results), notes)
+        warnings, infos = (
+            tuple(dict.fromkeys(said)) for said in (self._session.warnings, self._session.infos)
+        )
+        if warnings and not allow_partial:
+            raise PartialResultError(warnings)
+        # The infos of Prometheus 3 are advice on the query, as on a counter's name; nothing is missing.
+        for level, notes in ((logging.WARNING, warnings), (logging.INFO, infos)):
+            for note in notes:
+                _LOG.log(level, "Prometheus says of %s: %s", query, note)
+        with many_objects():
+            return SeriesList(read_result(results), (*warnings, *infos))
 
     def _limit(self) -> dict[str, str]:
         # The server stops too when nobody waits for the answer any more.

@@ -41,7 +41,7 @@ class PrometheusAnswerError(PrometheusError):
 class PartialResultError(PrometheusError):
     """The answer may lack data, by the server's own words.
 
-    :param notes: the server's warnings and infos
+    :param notes: the server's warnings; its infos say nothing of the kind
     """
 
     retryable = True  # the store that did not answer may do so later

@@ -39,7 +39,7 @@ class SeriesList(list[Series]):
     """Series, with what the server said about them.
 
     :param series: the series
-    :param notes: the server's warnings and infos, of an answer that was taken in spite of them
+    :param notes: the server's warnings, of an answer that was taken in spite of them, and its infos
     """
 
     def __init__(self, series: Iterable[Series] = (), notes: Sequence[str] = ()) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastvlm_ops.core.coreml.devices.tensors import DATA_TYPES, save_arrays
+from fastvlm_ops.core.coreml.arrays import read_arrays, write_arrays
+from fastvlm_ops.core.coreml.devices.tensors import DATA_TYPES
 from fastvlm_ops.local.apple.packages import PACKAGE
 from fastvlm_ops.local.apple.script import AppleScript
 
@@ -120,8 +121,7 @@ class Predictor:
         file = self._cache / f"{key.hexdigest()}.npz"
         if not file.exists():
             self._work_out(inputs, file)
-        with np.load(file, allow_pickle=False) as outputs:
-            return {name: outputs[name] for name in outputs.files}
+        return read_arrays(file)
 
     def _work_out(self, inputs: Mapping[str, np.ndarray], file: Path) -> None:
         outputs = _by_reference(self._package, inputs)
@@ -129,7 +129,7 @@ class Predictor:
             outputs = _made_up(self._description, file.stem)
         self._cache.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp.npz")
-        save_arrays(temporary, outputs)
+        write_arrays(temporary, outputs)
         temporary.replace(file)
 
 

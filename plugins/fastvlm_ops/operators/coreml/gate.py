@@ -95,16 +95,16 @@ class RegressionGateOperator(CoreMLOperator):
             raise RegressionError(
                 "no model was found, so that nothing is known; see the first task that failed"
             )
-        if not self.compared or not self.compared["runs"]:
-            raise RegressionError(
-                "nothing was compared, so that nothing is known; see the first task that failed"
-            )
         inspected = {one["model"] for one in self.inspected or ()}
         lines = [
-            f"{one['model']} {one['version'] or ''}: its package is refused; see inspect_model"
+            f"{one['model']}{' ' + one['version'] if one['version'] else ''}: its package is refused; see"
+            " inspect_model"
             for one in self.discovered
             if one["model"] not in inspected
         ]
+        if not self.compared or not self.compared["runs"]:
+            nothing = "nothing was compared, so that nothing is known; see the first task that failed"
+            raise RegressionError("\n".join([*lines, nothing]))
         policy = self.definitions.missing_devices
         accepted = (self.promoted or {}).get("accepted", ())
         for problem in self.compared["problems"]:

@@ -16,12 +16,15 @@ from fastvlm_ops.triggers.coreml import PACKAGES_ASSET
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from fastvlm_ops.core.config import CoreMLDefinitions, ModelDefinition
+
 
 class DiscoverModelsOperator(CoreMLOperator):
     """Find the newest package of each model of ``coreml.yaml``.
 
-    Returns one entry a model, to map over: its name, the version and the path. A model without a package has
-    an entry too, so that looking into it fails and says so.
+    Returns one entry a model, to map over: its name, the version and the path. A model without a package, or
+    whose packages cannot be told apart, has an entry too: looking into it fails and says so, and takes no
+    other model with it.
 
     :param models: names of those that are wanted; all where empty (templated)
     """
@@ -35,28 +38,40 @@ class DiscoverModelsOperator(CoreMLOperator):
 
     def work(self, context: Context) -> list[dict[str, Any]]:
         """Find them."""
-        from fastvlm_ops.core.coreml.watching import packages_signature
-
         definitions = self.definitions
         root = models_root(definitions)
         names = chosen(self.models or (), [model.name for model in definitions.models], "models")
-        signature = packages_signature(definitions, root)  # first: a later change shows in the next one
-        found = [self._newest(name, root) for name in names]
-        if len(names) == len(definitions.models):  # else the others are still to be looked at
+        signature = self._signature(definitions, root)  # first: a later change shows in the next one
+        found = [self._newest(definitions.model(name), root) for name in names]
+        # Where some were left out, they are still to be looked at.
+        if signature is not None and len(names) == len(definitions.models):
             record_signature(context, PACKAGES_ASSET, signature)
         return found
 
-    def _newest(self, name: str, root: Path) -> dict[str, Any]:
+    def _signature(self, definitions: CoreMLDefinitions, root: Path) -> str | None:
+        from fastvlm_ops.core.coreml.errors import PackageRefusedError
+        from fastvlm_ops.core.coreml.watching import packages_signature
+
+        try:
+            return packages_signature(definitions, root)
+        except (OSError, PackageRefusedError) as error:
+            self.log.warning("The packages cannot be told apart: %s", error)
+            return None
+
+    def _newest(self, model: ModelDefinition, root: Path) -> dict[str, Any]:
+        from fastvlm_ops.core.coreml.errors import PackageRefusedError
         from fastvlm_ops.core.coreml.packages import find_packages
 
-        model = self.definitions.model(name)
-        packages = find_packages(model, root)
+        nothing = {"model": model.name, "version": None, "path": str(root / model.path)}
+        try:
+            packages = find_packages(model, root)
+        except PackageRefusedError as error:
+            return {**nothing, "path": error.path, "problem": error.reason}
         if not packages:
-            self.log.warning("%s: there is no package at %s", name, root / model.path)
-            return {"model": name, "version": None, "path": str(root / model.path)}
+            return {**nothing, "problem": "there is no package of the model; put one there"}
         newest = packages[0]
-        self.log.info("%s: version %s of %d: %s", name, newest.version, len(packages), newest.path)
-        return {"model": name, "version": newest.version, "path": str(newest.path)}
+        self.log.info("%s: version %s of %d: %s", model.name, newest.version, len(packages), newest.path)
+        return {"model": model.name, "version": newest.version, "path": str(newest.path)}
 
 
 class InspectModelOperator(CoreMLOperator):
@@ -79,8 +94,8 @@ class InspectModelOperator(CoreMLOperator):
         from fastvlm_ops.core.coreml.storing import record_model
 
         path = Path(self.package["path"])
-        if self.package["version"] is None:
-            raise PackageRefusedError(path, "there is no package of the model; put one there")
+        if problem := self.package.get("problem"):
+            raise PackageRefusedError(path, problem)
         inspection = inspect_package(path)
         identity = {"version": self.package["version"], "digest": digest(path)}
         with self.open_store() as store:

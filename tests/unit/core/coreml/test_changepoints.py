@@ -99,6 +99,12 @@ def test_nights_that_vary_by_themselves_are_no_changes() -> None:
     assert len(find_change_points(history(1, levels, noise=0.005), RULES)) <= 1
 
 
+def test_nights_that_agree_by_luck_are_no_surer_than_their_sessions() -> None:
+    scattered = (8.5, 9.3, 10.0, 10.8, 11.7)
+    after = tuple(value * 1.04 for value in scattered)
+    assert find_change_points([Night(scattered)] * 10 + [Night(after)] * 2, RULES) == []
+
+
 @pytest.mark.parametrize("nights", [[], history(1, [10.0]), [Night((10.0,))] * 30])
 def test_short_or_constant_histories_have_no_change(nights: list[Night]) -> None:
     assert find_change_points(nights, RULES) == []

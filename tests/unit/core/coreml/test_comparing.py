@@ -83,6 +83,12 @@ def test_a_candidate_of_mostly_throttled_sessions_is_unstable_not_worse() -> Non
     assert compare_metric(noisy(1, 40), candidate, RULES).verdict is Verdict.UNSTABLE
 
 
+def test_a_candidate_that_alone_is_throttled_is_unstable() -> None:
+    found = compare_metric(noisy(1, 100), noisy(2, 60, slow=0.45), RULES)
+    assert found.left_out == (0, 27)
+    assert found.verdict is Verdict.UNSTABLE
+
+
 def test_values_too_scattered_to_tell_are_unstable_not_ok() -> None:
     found = compare_metric(noisy(1, 20, 0.4), noisy(2, 5, 0.4), RULES)
     assert found.verdict is Verdict.UNSTABLE
@@ -137,6 +143,7 @@ def test_sessions_are_asked_for_only_where_something_is_suspected() -> None:
 
 def test_sessions_are_asked_for_where_throttled_ones_or_too_few_allow_no_verdict() -> None:
     assert sessions_to_add(noisy(1, 40, slow=0.4), noisy(2, 12, slow=0.4), RULES) == 12
+    assert sessions_to_add(noisy(1, 40, slow=0.3), noisy(2, 12), RULES) == 12  # nearly as many
     assert sessions_to_add(noisy(1, 40), noisy(2, 3), RULES) == 2
     assert sessions_to_add([], noisy(2, 12), RULES) == 0  # more of the candidate make no baseline
 
@@ -164,6 +171,8 @@ def test_how_much_nights_differ_is_estimated_from_them() -> None:
     nights = [generator.normal(level, 0.03, 12) for level in levels]
     wanted = norm.isf(0.01) * 0.05 * np.sqrt(1 + 1 / 60)
     assert variation_of_nights(nights, 0.0, 0.01) == pytest.approx(wanted, rel=0.15)
+    with_sessions = variation_of_nights(nights, 0.05, 0.01)
+    assert with_sessions == pytest.approx(norm.isf(0.01) * np.hypot(0.05, 0.05), rel=0.15)
     assert variation_of_nights(nights[:5], 0.0, 0.01) == 0.0
 
 

@@ -25,7 +25,7 @@ from fastvlm_ops.core.coreml.devices.interface import BackendKind, Conditions, F
 from fastvlm_ops.core.coreml.devices.local_mac import LocalMacBackend
 from fastvlm_ops.core.coreml.devices.mac_conditions import read_conditions, thermal_state
 from fastvlm_ops.core.coreml.devices.registry import make_backend
-from fastvlm_ops.core.coreml.devices.tensors import TensorError, read_tensors, save_arrays, write_tensors
+from fastvlm_ops.core.coreml.devices.tensors import TensorError, read_tensors, write_tensors
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError, trouble
 
 
@@ -84,15 +84,6 @@ def test_a_descriptor_that_leads_out_of_the_bytes_is_refused(tmp_path: Path, cha
 def test_a_type_that_cannot_be_sent_is_named(tmp_path: Path) -> None:
     with pytest.raises(TensorError, match="x is of int64; Float16, Float32, Float64, Int32 can be sent"):
         write_tensors({"x": np.zeros(1, np.int64)}, tmp_path / "data")
-
-
-def test_outputs_may_have_any_name(tmp_path: Path) -> None:
-    arrays = {"file": np.ones(2), "allow_pickle": np.zeros(1), "a/b": np.arange(3)}
-    save_arrays(tmp_path / "x.npz", arrays)
-    with np.load(tmp_path / "x.npz", allow_pickle=False) as found:
-        assert {name: found[name].tolist() for name in found.files} == {
-            name: array.tolist() for name, array in arrays.items()
-        }
 
 
 # What Xcode and devicectl are known to have said.

@@ -186,6 +186,14 @@ def test_the_last_sessions_are_the_baseline() -> None:
     assert found.details["n_baseline"] == 40
 
 
+def test_accepted_nights_that_differ_by_themselves_are_not_held_against_a_run() -> None:
+    levels = (10, 10.5, 9.7, 10.4, 9.75, 10.2, 9.9)
+    runs = tuple(run(noisy(n, 12, 0.01, around=level)) for n, level in enumerate(levels))
+    found = judged(run(noisy(90, 12, 0.01, around=10.7)), BaselineRecord(runs))[Metric.LATENCY_P50]
+    assert found.verdict is Verdict.UNSTABLE
+    assert "by themselves" in found.reason
+
+
 def statuses(*codes: FailureCode | None, failure: Failure | None = None) -> Verdict:
     sessions = [session(n, 10) if code is None else failed(n, code) for n, code in enumerate(codes)]
     return judge_status(replace(run([]), sessions=tuple(sessions), failure=failure)).verdict
@@ -276,6 +284,15 @@ def test_a_change_that_many_tests_make_likely_is_taken_back_and_what_is_exact_is
     assert strong == loud[1]
     assert exact == loud[2]
     assert trend == loud[3]
+
+
+def test_a_test_that_chose_its_side_counts_twice() -> None:
+    assert (
+        control_false_discovery([made(Metric.LATENCY_P50, Verdict.REGRESSION, 0.006)], 0.01)[0].verdict
+        is Verdict.OK
+    )
+    held = control_false_discovery([made(Metric.LATENCY_P50, Verdict.REGRESSION, 0.004)], 0.01)
+    assert held[0].verdict is Verdict.REGRESSION
 
 
 def test_among_unchanged_runs_hardly_any_reports_a_change() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from fastvlm_ops.core.prometheus.asking import HOUR_MS
 from fastvlm_ops.core.prometheus.errors import PrometheusAnswerError, PrometheusQueryError
 from fastvlm_ops.core.prometheus.series import Series, hour_table, read_result
+from fastvlm_ops.core.prometheus.session import many_objects
 
 NAN = float("nan")
 
@@ -103,3 +105,15 @@ def test_refuses_what_was_not_aggregated() -> None:
         hour_table([one, other], 0, HOUR_MS, "service")
     with pytest.raises(PrometheusQueryError, match="a series without the label 'service'"):
         hour_table([series({0.5: 1}, job="a")], 0, HOUR_MS, "service")
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_collector_of_garbage_is_as_it_was(was_on: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if was_on else gc.disable)()
+    try:
+        with many_objects():
+            assert not gc.isenabled()
+        assert gc.isenabled() is was_on
+    finally:
+        (gc.enable if before else gc.disable)()

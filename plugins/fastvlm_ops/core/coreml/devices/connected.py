@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from fastvlm_ops.core.coreml.arrays import write_arrays
 from fastvlm_ops.core.coreml.devices.building import coremltools_version, install_runner
 from fastvlm_ops.core.coreml.devices.checks import (
     Signing,
@@ -31,7 +32,6 @@ from fastvlm_ops.core.coreml.devices.interface import (
     SessionResult,
 )
 from fastvlm_ops.core.coreml.devices.model_runner import FOLDER, Inputs, ModelRunner
-from fastvlm_ops.core.coreml.devices.tensors import save_arrays
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 from fastvlm_ops.core.coreml.devices.versions import xcode_version
 
@@ -272,7 +272,7 @@ def _measure(
     answers = [runner.predict(model, inputs) for _ in range(plan.warm_up + plan.iterations)]
     outputs = scratch / "outputs.npz" if plan.want_outputs and answers else None
     if outputs is not None:
-        save_arrays(outputs, runner.outputs(inputs, answers[-1]))
+        write_arrays(outputs, runner.outputs(inputs, answers[-1]))
     placement = runner.placement(model, features.kinds) if plan.want_placement else ()
     runner.unload(model)
     return SessionResult(

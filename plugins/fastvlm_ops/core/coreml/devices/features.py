@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastvlm_ops.core.coreml.arrays import Arrays, ArraysError, read_arrays
 from fastvlm_ops.core.coreml.devices.interface import FailureCode
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 from fastvlm_ops.core.coreml.errors import PackageRefusedError
@@ -81,15 +82,18 @@ def make_inputs(features: ModelFeatures, file: Path | None) -> dict[str, np.ndar
     generator = np.random.default_rng(_SEED)
     if file is None:
         return {one.name: _generated(one, generator) for one in features.inputs}
-    with np.load(file, allow_pickle=False) as given:
-        return {one.name: _given(one, given) for one in features.inputs}
+    try:
+        given = read_arrays(file)
+    except ArraysError as error:
+        raise DeviceTroubleError(FailureCode.UNSUPPORTED_MODEL, str(error)) from error
+    return {one.name: _given(one, given) for one in features.inputs}
 
 
-def _given(wanted: Input, given: Any) -> np.ndarray:
+def _given(wanted: Input, given: Arrays) -> np.ndarray:
     if wanted.name not in given:
         detail = f"{wanted.name} is not among the inputs that were given: {', '.join(given)}"
         raise DeviceTroubleError(FailureCode.UNSUPPORTED_MODEL, detail)
-    array: np.ndarray = given[wanted.name]
+    array = given[wanted.name]
     if wanted.is_image:
         return array
     if wanted.shape and array.size != int(np.prod(wanted.shape)):

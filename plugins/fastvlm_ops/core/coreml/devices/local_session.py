@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from fastvlm_ops.core.coreml.arrays import write_arrays
 from fastvlm_ops.core.coreml.devices.features import ModelFeatures, make_inputs, read_features
 from fastvlm_ops.core.coreml.devices.interface import FailureCode, Placement
-from fastvlm_ops.core.coreml.devices.tensors import save_arrays
 from fastvlm_ops.core.coreml.devices.trouble import DeviceTroubleError
 
 _UNITS = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEngineComputeDevice": "ane"}
@@ -55,7 +55,7 @@ async def _session(plan: dict[str, Any]) -> dict[str, Any]:
         measured = await benchmarker.benchmark_predict(inputs=given, iterations=count)
         if plan["outputs"]:
             outputs = await loaded.predict(given, state=loaded.make_state_if_needed())
-            save_arrays(Path(plan["outputs"]), outputs)
+            write_arrays(Path(plan["outputs"]), outputs)
     except Exception as error:
         raise DeviceTroubleError(FailureCode.PREDICTION_FAILED, f"prediction fails: {error}") from error
     placement = await _placement(loaded, features.kinds) if plan["want_placement"] else []

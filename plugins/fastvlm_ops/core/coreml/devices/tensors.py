@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,18 +52,6 @@ def read_tensors(descriptors: Mapping[str, Any], file: Path) -> dict[str, np.nda
     """
     data = file.read_bytes()
     return {name: _array(name, descriptor, data) for name, descriptor in descriptors.items()}
-
-
-def save_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an ``.npz``. NumPy's own writer takes names as keywords, of which it has some itself.
-
-    :param file: that is written
-    :param arrays: by name
-    """
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def _array(name: str, descriptor: Mapping[str, Any], data: bytes) -> np.ndarray:

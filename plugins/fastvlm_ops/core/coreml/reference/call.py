@@ -84,10 +84,6 @@ class Call:
         """The tensors of an input that is several."""
         return [self._name_of(variable) for variable in self.operation.inputs[name]]
 
-    def optional(self, name: str) -> str:
-        """The tensor of an input; an empty name where it is left out."""
-        return self.tensor(name) if self.has(name) else ""
-
     def value(self, name: str, default: Any = None) -> Any:
         """The value of an input that is constant.
 
@@ -192,7 +188,7 @@ class Call:
 
     def shape_tensor(self, tensor: str, start: int = 0, end: int | None = None) -> str:
         """The tensor of a tensor's shape, or of a part of it."""
-        limits: Mapping[str, int] = {"start": start} if end is None else {"start": start, "end": end}
+        limits = {"start": start} if end is None else {"start": start, "end": end}
         return self.emit("Shape", tensor, **limits)
 
 

@@ -70,7 +70,6 @@ def features_of(program: LoadedProgram) -> Features:
 def _feature(prefix: str, name: str, variable: Any, described: Mapping[str, Any]) -> Feature:
     shape = tuple(shape_of(variable))
     said = described.get(name)
-    usual = tuple(int(size) for size in said.type.multiArrayType.shape) if said else ()
     return Feature(
         name,
         f"{prefix}:{name}",
@@ -78,8 +77,19 @@ def _feature(prefix: str, name: str, variable: Any, described: Mapping[str, Any]
         _dtype(variable.dtype),
         kind_of(variable),
         _colour(said) if said else None,
-        usual if len(usual) == len(shape) else tuple(size or 1 for size in shape),
+        _usual_shape(shape, said),
     )
+
+
+def _usual_shape(shape: tuple[int | None, ...], described: Any) -> tuple[int, ...]:
+    if described is not None:
+        picture = described.type.imageType
+        said = [int(size) for size in described.type.multiArrayType.shape]
+        if described.type.WhichOneof("Type") == "imageType":
+            said = [*(size or 1 for size in shape[:-2]), int(picture.height), int(picture.width)]
+        if len(said) == len(shape):
+            return tuple(said)
+    return tuple(size or 1 for size in shape)
 
 
 def _state(name: str, variable: Any) -> Feature:

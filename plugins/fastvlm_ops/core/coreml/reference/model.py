@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 
 from fastvlm_ops.core.coreml.reference.features import Feature, from_tensor, to_tensor, zeros
 from fastvlm_ops.core.coreml.reference.runtime import open_session
-from fastvlm_ops.core.coreml.reference.translate import Precision, TranslatedOperation, translate
+from fastvlm_ops.core.coreml.reference.translate import (
+    WEIGHT_FILE,
+    Precision,
+    TranslatedOperation,
+    translate,
+)
+
+_LARGE_BYTES = 1 << 26
 
 Arrays = dict[str, NDArray[Any]]
 State = dict[str, NDArray[Any]]
@@ -42,6 +50,8 @@ class ReferenceModel:
         # The weights stay mapped into memory when their file is gone.
         with TemporaryDirectory(prefix="coreml-reference-") as folder:
             translation = translate(package, Path(folder), precision=precision, function=function)
+            if (Path(folder) / WEIGHT_FILE).stat().st_size > _LARGE_BYTES:
+                gc.collect()  # coremltools' program refers to itself, and holds all weights
             self._session = open_session(translation.file, threads)
         self.load_ms = (time.perf_counter() - started) * 1000
         self.inputs: tuple[Feature, ...] = translation.inputs

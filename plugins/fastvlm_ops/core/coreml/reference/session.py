@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastvlm_ops.core.coreml.arrays import read_arrays, write_arrays
 from fastvlm_ops.core.coreml.devices.interface import FailureCode
 from fastvlm_ops.core.coreml.errors import PackageRefusedError, UnsupportedOperationError
 from fastvlm_ops.core.coreml.inspecting import inspect_package
@@ -50,7 +51,7 @@ def run_session(order: Mapping[str, Any]) -> dict[str, Any]:
     if order["outputs"]:
         if order["precision"] != Precision.FP32:
             model = _loaded(package, threads, Precision(order["precision"]))
-        np.savez(order["outputs"], **model.predict(inputs))  # type: ignore[arg-type]
+        write_arrays(Path(order["outputs"]), model.predict(inputs))
     return {
         "load_cold_ms": cold,
         "load_warm_ms": warm,
@@ -94,8 +95,7 @@ def _inputs(model: ReferenceModel, file: str | None) -> Arrays:
     if file is None:
         chance = np.random.default_rng(_SEED)
         return {feature.name: example(feature, chance) for feature in model.inputs}
-    with np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    return read_arrays(Path(file))
 
 
 def _milliseconds(act: Callable[[], Any]) -> float:

@@ -103,6 +103,7 @@ sessions = Table(
     Column("battery_percent", Double),
     Column("charging", Boolean),
     Column("cooldown_seconds", Double, nullable=False),
+    Index("coreml_session_of_model", "model", "device", "compute_unit", "measured_at"),
     info={"retention": ("measured_at", _KEPT)},
 )
 

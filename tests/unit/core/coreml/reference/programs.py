@@ -68,12 +68,14 @@ def build(
     target: str = "iOS17",
     shapes: Mapping[str, Sequence[Any]] | None = None,
     states: Mapping[str, tuple[int, ...]] | None = None,
+    takes: Sequence[Any] | None = None,
     name: str = "model",
 ) -> Path:
     """Write a package of a program.
 
     :param body: makes its output, or outputs, of coremltools' builder and the inputs' variables
     :param shapes: of inputs whose shape is not fixed, with symbols
+    :param takes: what coremltools is told of the inputs, of whose shape is not fixed
     :param states: of half precision, by name; their variables come after the inputs'
     """
     logging.getLogger("coremltools").setLevel(logging.ERROR)
@@ -94,6 +96,7 @@ def build(
     model = coremltools.convert(
         program,
         convert_to="mlprogram",
+        inputs=takes,
         compute_precision=coremltools.precision.FLOAT32,
         minimum_deployment_target=version,
         pass_pipeline=coremltools.PassPipeline.EMPTY,

@@ -108,6 +108,27 @@ def test_inputs_are_rounded_as_they_are_declared(tmp_path: Path) -> None:
     assert found == np.float32(np.float16(1 / 3)) != np.float32(1 / 3)
 
 
+@pytest.mark.filterwarnings("ignore:Some dimensions in the input shape are unknown")
+def test_a_shape_that_is_open_has_the_usual_one_of_the_package(tmp_path: Path) -> None:
+    import coremltools
+    from coremltools.converters.mil.mil import get_new_symbol
+
+    lengths = coremltools.RangeDim(lower_bound=2, upper_bound=9, default=5)
+    shape = coremltools.Shape(shape=(1, lengths))
+    package = build(
+        tmp_path,
+        {"x": normal(1, 5)},
+        lambda mb, x: mb.exp(x=x),
+        shapes={"x": (1, get_new_symbol())},
+        takes=[coremltools.TensorType(name="x", shape=shape)],
+    )
+
+    (feature,) = ReferenceModel(package).inputs
+
+    assert feature.shape == (1, None)
+    assert feature.usual_shape == (1, 5)
+
+
 def _picture_model(folder: Path, layout: str) -> Path:
     import coremltools
     from coremltools.converters.mil import Builder
@@ -157,6 +178,7 @@ def test_a_picture_is_taken_as_pixels_in_its_own_layout_scale_and_bias(tmp_path:
     expected = (planes * 0.5 + places) * np.array([1, 10, 100], np.float32).reshape(1, 3, 1, 1)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert model.inputs[0].colour == layout
+    assert model.inputs[0].usual_shape == (1, 3, 2, 2)
     as_tensor = model.predict({"picture": planes})
     np.testing.assert_array_equal(next(iter(as_tensor.values())), found)
 

@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.core.coreml.reference import cases_elementwise, cases_layers, cases_pictures, cases_shapes
+from tests.unit.core.coreml.reference import (
+    cases_elementwise,
+    cases_layers,
+    cases_pictures,
+    cases_shapes,
+    cases_sums,
+)
 from tests.unit.core.coreml.reference.programs import Case, predict
 
-CASES = [*cases_elementwise.CASES, *cases_layers.CASES, *cases_shapes.CASES, *cases_pictures.CASES]
+FAMILIES = (cases_elementwise, cases_layers, cases_pictures, cases_shapes, cases_sums)
+CASES: list[Case] = [case for family in FAMILIES for case in family.CASES]
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])

@@ -113,6 +113,9 @@ def _create_sessions() -> None:
         sa.Column("charging", sa.Boolean),
         sa.Column("cooldown_seconds", sa.Double, nullable=False),
     )
+    op.create_index(
+        "coreml_session_of_model", "coreml_session", ["model", "device", "compute_unit", "measured_at"]
+    )
 
 
 def _create_verdicts() -> None:
