@@ -48,6 +48,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
+@pytest.fixture
+def either_store(database_url: str) -> Iterator[Store]:
+    """One in each kind of database: for the tests whose queries say most."""
+    with open_store(database_url, migrate_first=True) as store:
+        yield store
+
+
 def key(night: int) -> str:
     return f"coreml_benchmark/r{night}"
 
@@ -141,7 +148,8 @@ def test_without_verdicts_it_is_not_judged_and_never_ok(store: Store) -> None:
     assert one(store, REFERENCE).reason == "the reference lacks topk"
 
 
-def test_the_list_is_of_the_newest_run_of_each_worst_first(store: Store) -> None:
+def test_the_list_is_of_the_newest_run_of_each_worst_first(either_store: Store) -> None:
+    store = either_store
     other = Subject("Encoder", "phone", "CPU_ONLY")
     fill(
         store,
@@ -332,7 +340,8 @@ def detail(store: Store, run_key: str = "", days: int = 90) -> Detail:
     return found
 
 
-def test_a_step_is_found_and_the_baseline_stays_below_it(store: Store) -> None:
+def test_a_step_is_found_and_the_baseline_stays_below_it(either_store: Store) -> None:
+    store = either_store
     nights(store, 30, step_at=24)
     found = detail(store)
     assert len(found.nights) == 30
@@ -395,7 +404,8 @@ def test_failed_sessions_and_runs_are_gaps(store: Store) -> None:
     assert [dot.spot.kind for dot in picture.dots] == ["warn"] * 3  # nobody has judged them
 
 
-def test_another_run_and_a_shorter_history_can_be_chosen(store: Store) -> None:
+def test_another_run_and_a_shorter_history_can_be_chosen(either_store: Store) -> None:
+    store = either_store
     nights(store, 20, step_at=15)
     found = detail(store, key(7), days=7)
     assert found.standing.verdict == "OK"
@@ -407,7 +417,8 @@ def test_another_run_and_a_shorter_history_can_be_chosen(store: Store) -> None:
     assert read_detail(store, PHONE, "coreml_benchmark/none", 90, RULES) is None
 
 
-def test_versions_have_their_plan_and_what_moved(store: Store) -> None:
+def test_versions_have_their_plan_and_what_moved(either_store: Store) -> None:
+    store = either_store
     shares = {"cost_share_ane": 1.0, "cost_share_gpu": 0.0, "cost_share_cpu": 0.0, "cost_share_unknown": 0.0}
     fill(store, runs, run(PHONE, 3, **shares), run(PHONE, 2, version="2", digest="d2", **shares))
     fill(store, runs, run(PHONE, 1, version="2", digest="d2"))
