@@ -47,7 +47,7 @@ def weigh_run(
         judged += judge_run(record, baseline, rules, history=_nights(store, record))
     judged = control_false_discovery(judged, rules.false_discovery_rate)
     record_verdicts(store, run_key, judged)
-    runs = [_summary(store, record, judged) for record, _ in measured]
+    runs = _hold_back([_summary(store, record, judged) for record, _ in measured])
     return {
         "run_key": run_key,
         "verdicts": dict(sorted(Counter(run["verdict"] for run in runs).items())),
@@ -139,6 +139,19 @@ def _summary(store: Store, record: RunRecord, judged: Sequence[Judgement]) -> di
         "green": standing.green,
         "reason": standing.reason,
     }
+
+
+def _hold_back(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Let no run of a package be green that is worse, or failed, on another device or unit."""
+    worse = {
+        run["digest"]: name_of(run) for run in runs if run["verdict"] in (Verdict.REGRESSION, Verdict.FAILED)
+    }
+    return [
+        {**run, "green": False, "reason": f"worse elsewhere: {worse[run['digest']]}"}
+        if run["green"] and run["digest"] in worse
+        else run
+        for run in runs
+    ]
 
 
 def _problems(judged: Sequence[Judgement]) -> list[Judgement]:

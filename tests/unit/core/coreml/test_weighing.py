@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastvlm_ops.core.coreml.verdicts import Judgement, Metric, Verdict
-from fastvlm_ops.core.coreml.weighing import _problem, _problems
+from fastvlm_ops.core.coreml.weighing import _hold_back, _problem, _problems
 
 RUN = {"device": "phone", "model": "Encoder", "version": "2", "compute_unit": "ALL"}
 
@@ -55,3 +55,16 @@ def test_what_a_policy_lets_pass_pushes_nothing_off_the_list() -> None:
     problems = _problems(found)
     assert [one.device for one in problems[:3]] == ["mac", "phone", "pad-0"]
     assert len(problems) == 62
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "green"), [("REGRESSION", False), ("FAILED", False), ("MISSING", True), ("UNSTABLE", True)]
+)
+def test_what_is_worse_on_one_device_is_a_baseline_on_none(elsewhere: str, green: bool) -> None:
+    phone = {**RUN, "digest": "d", "verdict": elsewhere, "green": False, "reason": "slower"}
+    linux = {**RUN, "device": "linux", "digest": "d", "verdict": "OK", "green": True, "reason": "fine"}
+    other = {**linux, "model": "Decoder", "digest": "e"}
+    held = _hold_back([phone, linux, other])
+    assert [run["green"] for run in held] == [False, green, True]
+    assert (held[1]["reason"] == "fine") is green
+    assert held[0] == phone
