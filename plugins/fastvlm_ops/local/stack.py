@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.local.airflow_api import AirflowClient
-from fastvlm_ops.local.airflow_stack import PARALLELISM, USER, AirflowStack, Folders
+from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.kit import DATABASE
 from fastvlm_ops.local.metrics_history import write_history
@@ -39,7 +40,7 @@ class Stack:
         PostgreSQL, for over SQLite `backfill create` fails beside a busy scheduler (database is locked)
     :param kit: whether there is a kit with a writer
     :param include_dir: in place of the project's include/
-    :param parallelism: so many tasks run at once
+    :param changes: to Airflow's own settings, by section and key
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Stack:
         metrics: bool = False,
         kit: bool = True,
         include_dir: Path | None = None,
-        parallelism: int = PARALLELISM,
+        changes: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
         self.state = state
         self.project = project
@@ -68,7 +69,7 @@ class Stack:
         }
         if metrics:
             options["metrics_dir"] = state.folder / "metrics"
-        self.airflow = AirflowStack(folders, state.processes, options=options, parallelism=parallelism)
+        self.airflow = AirflowStack(folders, state.processes, options=options, changes=changes)
 
     def start(self, console: Console) -> None:
         """Start everything, what can be at the same time, and wait until it is ready.
