@@ -115,7 +115,9 @@ def compare_metric(
     width = found.high - found.low
     if width > max(2 * _WIDEST_EFFECTS * needed, abs(found.estimate)):
         return replace(said, verdict=Verdict.UNSTABLE, reason=f"too scattered to tell: {said.reason}")
-    varies = variation_of_nights(_nights(nights, smallest), found.error, rules.p_value / 2)  # either way
+    varies = variation_of_nights(
+        _nights(nights, smallest), found.error, rules.p_value / 2, compared=len(kept[0])
+    )  # half of it: a night may be off either way
     if found.p_value < rules.p_value and abs(found.estimate) >= needed:
         if abs(found.estimate) < varies:
             reason = f"{said.reason}; nights differ by up to {np.expm1(varies):.1%} by themselves"

@@ -84,7 +84,9 @@ def _far_share(near: Bools) -> tuple[float, float]:
     return share, float(np.sqrt(share * (1 - share) / len(near)))
 
 
-def variation_of_nights(nights: Sequence[Floats], error: float, p_value: float) -> float:
+def variation_of_nights(
+    nights: Sequence[Floats], error: float, p_value: float, *, compared: int | None = None
+) -> float:
     """Return by how much one more night may lie above the others by chance; 0 where only its sessions count.
 
     Sessions of one night may agree with each other more than with those of other nights. Then the nights are
@@ -94,6 +96,7 @@ def variation_of_nights(nights: Sequence[Floats], error: float, p_value: float) 
     :param nights: logarithms of the sessions of each night
     :param error: standard error of the one night's level, by its sessions
     :param p_value: chance of it
+    :param compared: so many of the last sessions it is compared with; all of them by default
     """
     from scipy.special import stdtrit
 
@@ -110,5 +113,6 @@ def variation_of_nights(nights: Sequence[Floats], error: float, p_value: float) 
     variance = (variance_between - variance_within) / size
     if variance <= 0:
         return 0.0
+    behind = len(nights) if compared is None else min(len(nights), compared / float(sizes.mean()))
     factor = min(float(stdtrit(between, 1 - p_value)), _LARGEST_FACTOR)
-    return factor * float(np.sqrt(variance * (1 + 1 / len(nights)) + error**2))
+    return factor * float(np.sqrt(variance * (1 + 1 / behind) + error**2))

@@ -173,6 +173,8 @@ def test_how_much_nights_differ_is_estimated_from_them() -> None:
     assert variation_of_nights(nights, 0.0, 0.01) == pytest.approx(wanted, rel=0.15)
     with_sessions = variation_of_nights(nights, 0.05, 0.01)
     assert with_sessions == pytest.approx(norm.isf(0.01) * np.hypot(0.05, 0.05), rel=0.15)
+    against_one = variation_of_nights(nights, 0.0, 0.01, compared=12)
+    assert against_one == pytest.approx(norm.isf(0.01) * 0.05 * np.sqrt(2), rel=0.15)
     assert variation_of_nights(nights[:5], 0.0, 0.01) == 0.0
 
 

@@ -45,12 +45,12 @@ class LinuxReferenceBackend:
     """Runs sessions on this machine, each in a process of its own.
 
     :param name: of the device, as in ``coreml.yaml``
-    :param threads: of ONNX Runtime; as it chooses where None
+    :param threads: of ONNX Runtime; with one, what else the machine does disturbs its times least
     """
 
     kind = BackendKind.LINUX_REFERENCE
 
-    def __init__(self, name: str, *, threads: int | None = None) -> None:
+    def __init__(self, name: str, *, threads: int = 1) -> None:
         self._name = name
         self._threads = threads
 
@@ -134,7 +134,7 @@ def interleaved(
         "packages": [str(first), str(second)],
         "blocks": blocks,
         "iterations": iterations,
-        "threads": None,
+        "threads": 1,
     }
     with TemporaryDirectory(prefix="coreml-interleaved-") as folder:
         found = _carry_out(order, Path(folder), timeout_seconds)

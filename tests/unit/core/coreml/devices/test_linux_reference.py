@@ -25,7 +25,7 @@ from fastvlm_ops.local.coreml_models import example_inputs
 from tests.coreml_kit import Build
 from tests.unit.core.coreml.reference.programs import build, normal
 
-BACKEND = LinuxReferenceBackend("linux", threads=1)
+BACKEND = LinuxReferenceBackend("linux")
 
 
 @pytest.fixture
