@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from airflow.sdk import BaseOperatorLink, conf
 
@@ -15,7 +16,7 @@ PAGES = "/plugin/operations/fastvlm-ops/coreml"
 
 
 class CoreMLPageLink(BaseOperatorLink):
-    """To every model on every device, with its newest verdict."""
+    """To what the task's run has measured: every model on every device, with its verdict."""
 
     name = "Core ML"
 
@@ -25,4 +26,5 @@ class CoreMLPageLink(BaseOperatorLink):
         :param operator: of the task
         :param ti_key: the task, which has just ended
         """
-        return conf.get("api", "base_url", fallback="").rstrip("/") + PAGES
+        run = urlencode({"run": f"{ti_key.dag_id}/{ti_key.run_id}"})
+        return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}{PAGES}?{run}"

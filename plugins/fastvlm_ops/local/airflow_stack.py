@@ -59,8 +59,8 @@ class AirflowStack:
     :param folders: where things are
     :param processes: that keeps its processes
     :param options: of the section ``[fastvlm_ops]``
-    :param parallelism: so many tasks run at once
     :param additions: to the environment of its processes
+    :param changes: to Airflow's own settings, by section and key
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class AirflowStack:
         processes: Processes,
         *,
         options: Mapping[str, Path],
-        parallelism: int = PARALLELISM,
         additions: Mapping[str, str] | None = None,
+        changes: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
         self.folders = folders
         self.processes = processes
@@ -79,8 +79,8 @@ class AirflowStack:
         self.database_url = f"sqlite:///{folders.home / 'airflow.db'}"
         self._port = free_ports(1)[0]
         self._options = options
-        self._parallelism = parallelism
         self._additions = dict(additions or {})
+        self._changes = changes or {}
         self._keys = {
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
@@ -178,7 +178,7 @@ class AirflowStack:
         sections: dict[str, dict[str, object]] = {
             "core": {
                 "executor": "LocalExecutor",
-                "parallelism": self._parallelism,
+                "parallelism": PARALLELISM,
                 "dags_folder": folders.project / "dags",
                 "plugins_folder": folders.project / "plugins",
                 "load_examples": False,
@@ -192,7 +192,8 @@ class AirflowStack:
             "usage_data_collection": {"enabled": False},
             "fastvlm_ops": dict(self._options),
         }
-        for section, options in sections.items():
+        for section in {**sections, **self._changes}:
+            options = {**sections.get(section, {}), **self._changes.get(section, {})}
             for option, value in options.items():
                 yield f"AIRFLOW__{section}__{option}".upper(), str(value)
 

@@ -22,7 +22,7 @@ from fastvlm_ops.local.proc import UnsupportedSystemError
 from fastvlm_ops.local.processes import ProcessStartError
 from fastvlm_ops.local.report import login_text, story_text
 from fastvlm_ops.local.round_trip import RoundTripError, run_round_trip
-from fastvlm_ops.local.stack import Extras, Stack
+from fastvlm_ops.local.stack import Stack
 from fastvlm_ops.local.state import DEFAULT, DemoState, StateError
 
 _FAILURES = (
@@ -42,23 +42,18 @@ class Demo:
     :param description: for its help
     :param failures: of its own, which end it with their message
     :param story: runs on a stack that is up; returns what is printed at the end
-    :param metrics: whether the stack has Prometheus, with generated history
-    :param stack: makes another stack, of its state and the project
+    :param stack: makes the stack, of the state and the project's folder
     :param folder: for its state, unless another is named
     :param ends: whether everything is stopped at the end
-    :param prepare: takes the state and the project's folder before anything is started; returns what the
-        stack has beside what all have
     """
 
     name: str
     description: str
     failures: tuple[type[Exception], ...]
     story: Callable[[Stack, Console], str]
-    metrics: bool = False
-    stack: Callable[[DemoState, Path], Stack] | None = None
+    stack: Callable[[DemoState, Path], Stack] = Stack
     folder: Path = DEFAULT
     ends: bool = False
-    prepare: Callable[[DemoState, Path], Extras] = lambda _state, _project: Extras()
 
 
 def main() -> int:
@@ -105,8 +100,7 @@ def _run(demo: Demo, state: DemoState, project: Path, console: Console, *, leave
             console.write("The demo is up already; `make down` stops it.\n\n" + login_text(facts))
             return 0
         _start_afresh(state, console)
-        stack = demo.stack(state, project) if demo.stack else Stack(state, project, metrics=demo.metrics)
-        stack = Stack(state, project, metrics=demo.metrics, extras=demo.prepare(state, project))
+        stack = demo.stack(state, project)
         try:
             stack.start(console)
             text = demo.story(stack, console)

@@ -33,7 +33,9 @@ def main() -> int:
     own.add_argument("--dates", type=int, default=DATES, help="how many to backfill; default: %(default)s")
     dates = own.parse_known_args()[0].dates
     story = partial(tell, dates=dates)
-    demo = Demo("make demo-capacity", str(main.__doc__), (DemoCapacityError,), story, metrics=True)
+    demo = Demo(
+        "make demo-capacity", str(main.__doc__), (DemoCapacityError,), story, partial(Stack, metrics=True)
+    )
     return run_demo(demo, [own])
 
 

@@ -72,15 +72,15 @@ def main() -> int:
     found = own.parse_known_args()[0]
     workshop: list[Workshop] = []
 
-    def prepare(state: DemoState, project: Path) -> Extras:
+    def stack_of(state: DemoState, project: Path) -> Stack:
         workshop.append(Workshop(state.folder / "coreml", WORSE[: found.worse]))
-        return extras(state.folder, project)
+        return Stack(state, project, extras=extras(state.folder, project))
 
     def story(stack: Stack, console: Console) -> str:
         return tell(stack, console, workshop[-1], nights=found.nights)
 
     os.environ["TQDM_DISABLE"] = "1"  # coremltools draws bars; it is imported later, and looks then
-    demo = Demo("make demo-coreml", str(main.__doc__), (DemoCoreMLError,), story, prepare=prepare)
+    demo = Demo("make demo-coreml", str(main.__doc__), (DemoCoreMLError,), story, stack_of)
     try:
         return run_demo(demo, [own])
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.local.airflow_api import AirflowClient
-from fastvlm_ops.local.airflow_stack import PARALLELISM, USER, AirflowStack, Folders
+from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.kit import DATABASE
 from fastvlm_ops.local.metrics_history import write_history
@@ -40,14 +40,14 @@ class Extras:
     :param connections: further ones, by id
     :param environment: additions to that of Airflow's processes
     :param kit: whether there is a kit with a writer
-    :param parallelism: so many tasks run at once
+    :param changes: to Airflow's own settings, by section and key
     """
 
     include: Path | None = None
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     kit: bool = True
-    parallelism: int = PARALLELISM
+    changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 class Stack:
@@ -84,7 +84,7 @@ class Stack:
             state.processes,
             options=options,
             additions=self._extras.environment,
-            parallelism=self._extras.parallelism,
+            changes=self._extras.changes,
         )
 
     def start(self, console: Console) -> None:

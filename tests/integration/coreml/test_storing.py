@@ -252,6 +252,7 @@ def test_the_baseline_is_the_last_accepted_sessions(store: Store, artefacts: Art
     assert found.runs == tuple(made[1:])  # three sessions each, so seven take three runs; oldest first
     assert found.accepted_by == "green"
     assert baseline(store, artefacts, made[0].epoch, 3).runs == (made[3],)
+    assert baseline(store, artefacts, made[0].epoch, 3, fewest_runs=3).runs == tuple(made[1:])
     assert baseline(store, artefacts, made[0].epoch, 3, without="d/3").runs == (made[2],)
     earlier = baseline(store, artefacts, made[0].epoch, 3, before=START + timedelta(days=2))
     assert earlier.runs == (made[1],)

@@ -63,7 +63,12 @@ def test_the_fleet_has_each_hour_once(tmp_path: Path) -> None:
 def test_its_definitions_can_be_read(tmp_path: Path) -> None:
     state = DemoState(tmp_path / "state")
     state.folder.mkdir()
-    ScaleStack(state, ROOT, services=1, dates=1)
+    stack = ScaleStack(state, ROOT, services=1, dates=1, parallel=2)
+    environment = stack.airflow.environment()
+    assert environment["AIRFLOW__CORE__PARALLELISM"] == "2"
+    assert environment["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert environment["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] == "300"
+    assert environment["AIRFLOW__FASTVLM_OPS__INCLUDE_DIR"] == str(state.folder / "include")
     definitions = load_capacity(state.folder / "include")
     assert (definitions.history_days, definitions.horizon_days) == (90, 30)
 

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastvlm_ops.links.coreml import PAGES
+from fastvlm_ops.ui import URL_PREFIX, URL_ROUTE
 from fastvlm_ops.ui.addresses import LONGEST, AddressError, coreml_detail, coreml_list, decode, encode
 
 
@@ -29,3 +31,5 @@ def test_addresses_of_core_ml_pages_are_those_that_links_of_tasks_write() -> Non
     assert coreml_detail(*names) == "/coreml/Encoder.v2/iphone-15-pro/CPU_AND_NE"
     assert coreml_detail(*names, run_key) == f"/coreml/Encoder.v2/iphone-15-pro/CPU_AND_NE?{asked}"
     assert coreml_detail("a/b?c", "d", "e") == "/coreml/a%2Fb%3Fc/d/e"
+    # Links stand below the pages in the order of imports, so they write the address themselves.
+    assert f"/plugin/{URL_ROUTE}{URL_PREFIX}{coreml_list()}" == PAGES

@@ -292,6 +292,8 @@ def test_values_are_written_by_metric(metric: str, value: float | None, text: st
     [
         ("latency_p50", 10.0, 10.5, "+5.0 %"),
         ("parity", 81.8, 30.4, "\u221251.4 dB"),
+        ("parity", 81.8, 81.77, "±0.0 dB"),
+        ("parity", 81.8, 82.0, "+0.2 dB"),
         ("placement", 0.03, 0.16, "+13.0 points"),
         ("compression", 0.9, 0.0, "\u221290.0 points"),
         ("parity", None, 30.4, ""),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Who has accepted a run that no person was asked about.
 GREEN = "green"
 _MOST_RUNS = 200
+#: A run is compared with the last sessions, but how much nights differ by themselves takes more nights.
+_NIGHTS = 12
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def load_baseline(
     before: datetime,
     without: str,
     golden_id: str | None = None,
+    fewest_runs: int = 1,
 ) -> BaselineRecord | None:
     """Return the last accepted runs of an epoch; of another where it has none; None where nothing was.
 
@@ -94,10 +97,11 @@ def load_baseline(
     :param without: run key of the run that is to be compared: a run is not compared with itself
     :param golden_id: of the outputs that its own were compared with: how far runs were from others is left
         out, since it cannot be compared
+    :param fewest_runs: so many at least, where there are so many
     """
     with store.read() as connection:
         rows = [dict(row) for row in connection.execute(_accepted(subject, before, without)).mappings()]
-    chosen = _newest([row for row in rows if row["epoch"] == epoch], sessions) or rows[:1]
+    chosen = _newest([row for row in rows if row["epoch"] == epoch], sessions, fewest_runs) or rows[:1]
     if not chosen:
         return None
     newest = chosen[0]
@@ -132,14 +136,15 @@ def load_baseline_of(
         before=datetime.fromisoformat(record.started_at),
         without=record.run_key,
         golden_id=golden_id or None,
+        fewest_runs=_NIGHTS,
     )
 
 
-def _newest(rows: Iterable[dict[str, Any]], sessions: int) -> list[dict[str, Any]]:
+def _newest(rows: Iterable[dict[str, Any]], sessions: int, fewest: int) -> list[dict[str, Any]]:
     chosen: list[dict[str, Any]] = []
     count = 0
     for row in rows:
-        if count >= sessions:
+        if count >= sessions and len(chosen) >= fewest:
             break
         chosen.append(row)
         count += row["sessions"] - row["sessions_failed"]

@@ -67,6 +67,11 @@ def _write_bytes(value: float | None) -> str:
     return formats.size(None if value is None else round(value))
 
 
+def _write_difference(decibels: float) -> str:
+    text = f"{decibels:+.1f} dB".replace("-", "\u2212")
+    return "±0.0 dB" if text[1:] == "0.0 dB" else text
+
+
 def _write_elsewhere(value: float | None) -> str:
     # What is judged is the share of the cost beside the unit that has most of it.
     return formats.UNKNOWN if value is None else f"{formats.share(value)} elsewhere"
@@ -153,7 +158,7 @@ class Judged:
             if before is None or now is None:
                 return ""
             if self.row["metric"] == Metric.PARITY:
-                return f"{now - before:+.1f} dB".replace("-", "\u2212")
+                return _write_difference(now - before)
             return formats.change(now - before).removesuffix("%") + "points"
         return "" if self.row["change"] is None else formats.change(self.row["change"])
 
