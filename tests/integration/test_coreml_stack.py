@@ -118,7 +118,7 @@ def test_what_is_worse_is_named_with_its_size_and_kept_out(demo: Demo) -> None:
         r" confidence (above )?99",
         demo.output,
     )
-    assert not worse & {row["run_key"] for row in demo.rows(tables.baselines)}, "not of the other device either"
+    assert not worse & {row["run_key"] for row in demo.rows(tables.baselines)}, "nor elsewhere"
 
 
 def test_a_cleared_task_measures_nothing_again(demo: Demo) -> None:
