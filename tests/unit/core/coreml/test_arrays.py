@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -66,7 +65,7 @@ class TestArrays:
         with pytest.raises(ArraysError, match="bytes of arrays, more than"):
             read_arrays(tmp_path / "bomb.npz")
 
-    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", os.urandom(100)])
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", bytes(range(256))])
     def test_garbage(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "a.npz").write_bytes(content)
         with pytest.raises(ArraysError, match="is no file of arrays"):
