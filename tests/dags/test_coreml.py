@@ -96,7 +96,7 @@ def test_what_is_measured_first_is_the_first_baseline(
     (promoted,) = run.returned("promote_baseline")
     assert [(one["model"], one["version"]) for one in promoted["models"]] == [(ENCODER, "10"), (DECODER, "1")]
     (link, *_) = run.xcoms["compare_with_baseline"]["_link_CoreMLPageLink"]
-    assert link.endswith(PAGES)
+    assert f"{PAGES}?run={DAG}%2F" in link
     text = (folder / "fastvlm_coreml.prom").read_text()
     assert re.search(rf'fastvlm_coreml_latency_seconds{{.*model="{ENCODER}".*quantile="0.5".*}} 0\.', text)
     assert f'hardware_class="{LINUX}"' in text
