@@ -137,6 +137,9 @@ def test_each_kind_of_worse_is_named_and_kept_out(
     assert re.search(rf"REGRESSION: {DECODER} on {LINUX} \(CPU_AND_NE\): compression", said), said
     assert len(rows(tables.baselines)) == before
     assert run.returned("promote_baseline")[0]["models"] == []
+    turns = [one for one in rows(tables.verdicts) if one["metric"] == "latency_turns"]
+    assert {one["model"] for one in turns} == {ENCODER, DECODER}
+    assert all("accepted version 1" in one["reason"] for one in turns)
 
     models.put(ENCODER, 3)  # as version 1 was
     models.put(DECODER, 3, "overflow")

@@ -170,6 +170,20 @@ def accepted_digests(store: Store, subject: Subject, *, without: str) -> set[str
         return set(connection.execute(query.distinct()).scalars())
 
 
+def newest_accepted(store: Store, subject: Subject, *, without: str) -> tuple[str, str] | None:
+    """Return version and digest of the package that was accepted last, or None where none was.
+
+    :param store: the operations database
+    :param subject: of which
+    :param without: run key of the run that asks
+    """
+    query = select(baselines.c.version, baselines.c.digest)
+    query = query.where(*_of(baselines, subject), baselines.c.run_key != without)
+    with store.read() as connection:
+        row = connection.execute(query.order_by(baselines.c.accepted_at.desc(), baselines.c.run_key)).first()
+    return None if row is None else (row.version, row.digest)
+
+
 def accept(store: Store, chosen: Sequence[RunId], *, accepted_by: str) -> int:
     """Put complete runs into the baseline; those that are in it stay as they are.
 

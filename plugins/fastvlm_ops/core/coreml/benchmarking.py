@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.coreml.devices.interface import (
@@ -18,9 +19,12 @@ from fastvlm_ops.core.coreml.devices.interface import (
     FailureCode,
     SessionPlan,
     SessionResult,
+    TakesTurns,
 )
 from fastvlm_ops.core.coreml.epochs import Epoch
 from fastvlm_ops.core.coreml.records import RunRecord
+from fastvlm_ops.core.coreml.turns import BLOCKS, Accepted, Turns, iterations_for
+from fastvlm_ops.core.coreml.verdicts import Metric
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.config.coreml import SessionRules
@@ -59,6 +63,7 @@ class Work:
     :param compute_unit: that Core ML may use
     :param golden: inputs that it gets, and outputs that its own are compared with; None for neither
     :param inspection: an :class:`Inspection` as JSON
+    :param accepted: the version in the baseline, where it is another one that is still there
     """
 
     run_key: str
@@ -70,6 +75,7 @@ class Work:
     compute_unit: str
     golden: Golden | None = None
     inspection: dict[str, Any] | None = None
+    accepted: Accepted | None = None
 
     def record(self) -> RunRecord:
         """Return what is known before anything was run."""
@@ -167,6 +173,7 @@ class _Run:
             sessions=tuple(replace(one, outputs=None) for one in self._sessions),
             failure=self._failure,
             parity=self._parity(),
+            turns=self._turns(first_look),
         )
 
     def _run_sessions(self, device: Device, count: int) -> None:
@@ -254,6 +261,26 @@ class _Run:
             self._progress(f"the outputs count as missing: {error}")
             found = {}
         return compare_outputs(self._work.golden.read_outputs(), found).as_dict()
+
+    def _turns(self, measured: RunRecord) -> Turns | None:
+        """Time it against the accepted version, where the device does that and sessions came through."""
+        accepted, typical = self._work.accepted, measured.values(Metric.LATENCY_P50)
+        if accepted is None or self._failure is not None or not typical:
+            return None
+        if not isinstance(self._backend, TakesTurns):
+            return None
+        self._progress(f"in turns with the accepted version {accepted.version}")
+        pairs = self._backend.take_turns(
+            accepted.package,
+            self._work.package,
+            blocks=BLOCKS,
+            iterations=iterations_for(median(typical)),
+            timeout_seconds=self._rules.timeout_seconds,
+        )
+        if isinstance(pairs, Failure):
+            self._progress(f"no turns: {pairs.code}: {pairs.detail}")
+            pairs = []
+        return Turns(accepted.version, accepted.digest, tuple(pairs))
 
     def _say(self, session: SessionResult) -> None:
         number = f"session {session.index + 1}"

@@ -21,6 +21,7 @@ from fastvlm_ops.core.coreml.gates import (
     judge_size,
 )
 from fastvlm_ops.core.coreml.records import BaselineRecord, RunRecord
+from fastvlm_ops.core.coreml.turns import judge_turns
 from fastvlm_ops.core.coreml.verdicts import Finding, Judgement, Metric, Verdict
 
 TIMES = (Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LOAD_COLD, Metric.LOAD_WARM)
@@ -79,6 +80,7 @@ def judge_run(
         findings[metric] = _judge_statistical(metric, candidate, comparable, rules)
     accepted_run = None if baseline is None else baseline.newest.run_key
     findings[Metric.LATENCY_TREND] = judge_trend(candidate, history, accepted_run, rules)
+    findings[Metric.LATENCY_TURNS] = None if candidate.turns is None else judge_turns(candidate.turns, rules)
     findings[Metric.PLACEMENT] = _judge_placement(candidate, comparable, rules)
     findings[Metric.PARITY] = _judge_parity(candidate, comparable, rules)
     findings |= _judge_package(candidate, None if baseline is None else baseline.newest, rules)

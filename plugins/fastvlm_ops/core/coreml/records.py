@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from fastvlm_ops.core.coreml.devices.interface import Failure, FailureCode, SessionResult
+from fastvlm_ops.core.coreml.turns import Turns
 from fastvlm_ops.core.coreml.verdicts import Metric
 
 _QUANTILES = {Metric.LATENCY_P50: 0.5, Metric.LATENCY_P90: 0.9}
@@ -32,6 +33,7 @@ class RunRecord:
         none was: the verdict of a suspicion comes from these sessions alone
     :param failure: why there are no sessions, or not all; None where the run is whole
     :param parity: a :class:`Parity` as JSON, against the golden outputs; None where there are none
+    :param turns: beside the accepted version; None where the device takes none, or there is no other version
     :param inspection: an :class:`Inspection` as JSON
     :param toolchain: versions of what ran the model
     :param started_at: ISO 8601, UTC
@@ -49,6 +51,7 @@ class RunRecord:
     confirming_from: int | None = None
     failure: Failure | None = None
     parity: dict[str, Any] | None = None
+    turns: Turns | None = None
     inspection: dict[str, Any] | None = None
     toolchain: dict[str, str] = field(default_factory=dict)
     started_at: str = ""
@@ -86,15 +89,18 @@ class RunRecord:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         values["sessions"] = [one.as_dict() for one in self.sessions]
         values["failure"] = self.failure.as_dict() if self.failure else None
+        values["turns"] = asdict(self.turns) if self.turns else None
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
         """From JSON."""
-        failure = values["failure"]
+        failure, turns = values["failure"], values.get("turns")
+        pairs = tuple((one, other) for one, other in turns["pairs_ms"]) if turns else ()
         return cls(
             **{
                 **values,
+                "turns": Turns(turns["version"], turns["digest"], pairs) if turns else None,
                 "sessions": tuple(SessionResult.from_dict(one) for one in values["sessions"]),
                 "failure": Failure(FailureCode(failure["code"]), failure["detail"]) if failure else None,
             }

@@ -27,6 +27,7 @@ class Metric(StrEnum):
     LATENCY_P50 = "latency_p50"
     LATENCY_P90 = "latency_p90"
     LATENCY_TREND = "latency_trend"  # over the nightly history, where each step was too small to see
+    LATENCY_TURNS = "latency_turns"  # beside the accepted version, in one process
     LOAD_COLD = "load_cold"
     LOAD_WARM = "load_warm"
     PEAK_MEMORY = "peak_memory"

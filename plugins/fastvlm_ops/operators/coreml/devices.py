@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.coreml.benchmarking import Work
     from fastvlm_ops.core.coreml.devices.interface import DeviceBackend
     from fastvlm_ops.core.coreml.golden import Golden
+    from fastvlm_ops.core.coreml.packages import ModelPackage
     from fastvlm_ops.core.coreml.records import RunRecord
+    from fastvlm_ops.core.coreml.turns import Accepted
     from fastvlm_ops.core.store import Store
     from fastvlm_ops.core.store.artefacts import ArtefactStore
 
@@ -173,7 +175,22 @@ class BenchmarkModelOperator(CoreMLOperator):
             compute_unit=planned["compute_unit"],
             golden=golden_of(model, package.path, package.version, root),
             inspection=find_inspection(store, package.digest),
+            accepted=self._accepted(store, packages, package.digest, key),
         )
+
+    def _accepted(
+        self, store: Store, packages: Sequence[ModelPackage], digest: str, key: str
+    ) -> Accepted | None:
+        """The version in the baseline, where it is another one that is still on this worker."""
+        from fastvlm_ops.core.coreml.baselines import Subject, newest_accepted
+        from fastvlm_ops.core.coreml.turns import Accepted
+
+        subject = Subject(self.device, self.planned["model"], self.planned["compute_unit"])
+        version, accepted = newest_accepted(store, subject, without=key) or ("", digest)
+        if accepted == digest:
+            return None
+        found = (one for one in packages if one.version == version and one.digest == accepted)
+        return next((Accepted(version, accepted, one.path) for one in found), None)
 
     def _backend(self, definitions: CoreMLDefinitions) -> DeviceBackend:
         from fastvlm_ops.core.coreml.devices.registry import make_backend

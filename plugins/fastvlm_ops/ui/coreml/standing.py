@@ -38,6 +38,7 @@ METRIC_TITLES: Mapping[str, str] = {
     Metric.LATENCY_P50: "latency, median",
     Metric.LATENCY_P90: "latency, p90",
     Metric.LATENCY_TREND: "latency, trend",
+    Metric.LATENCY_TURNS: "latency, in turns",
     Metric.LOAD_COLD: "first load",
     Metric.LOAD_WARM: "later loads",
     Metric.PEAK_MEMORY: "peak memory",
@@ -79,7 +80,7 @@ def _write_elsewhere(value: float | None) -> str:
 
 _WRITTEN: Mapping[str, Callable[[float | None], str]] = {
     **dict.fromkeys((Metric.LATENCY_P50, Metric.LATENCY_P90, Metric.LATENCY_TREND), write_ms),
-    **dict.fromkeys((Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
+    **dict.fromkeys((Metric.LATENCY_TURNS, Metric.LOAD_COLD, Metric.LOAD_WARM), write_ms),
     **dict.fromkeys((Metric.PEAK_MEMORY, Metric.SIZE), _write_bytes),
     Metric.FLOPS: formats.amount,
     Metric.PARITY: write_db,

@@ -20,6 +20,7 @@ from fastvlm_ops.core.coreml.devices.interface import (
     SessionResult,
 )
 from fastvlm_ops.core.coreml.records import RunRecord
+from fastvlm_ops.core.coreml.turns import Accepted, Turns
 from tests.coreml_made import PHONE, PLAN, session
 
 RULES = SessionRules(count=4, cooldown_seconds=30, max_rerun=3)
@@ -58,12 +59,27 @@ class Scripted:
         self.cleaned += 1
 
 
+@dataclass
+class Turning(Scripted):
+    """One that also takes turns."""
+
+    pairs: list[tuple[float, float]] | Failure = field(default_factory=lambda: [(1.0, 2.0)])
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def take_turns(self, accepted: Path, candidate: Path, **arguments: Any) -> Any:
+        self.asked.append({"accepted": accepted.name, "candidate": candidate.name, **arguments})
+        return self.pairs
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., tuple[RunRecord, list[float]]]:
     """A function that runs four sessions, and returns what came of it and the pauses."""
 
-    def run(backend: Scripted, rules: SessionRules = RULES, **arguments: Any) -> Any:
-        work = Work("d/1", "iphone-15-pro", "VisionEncoder", "1.0", "d" * 64, tmp_path / "p", "CPU_AND_NE")
+    def run(
+        backend: Scripted, rules: SessionRules = RULES, accepted: Accepted | None = None, **arguments: Any
+    ) -> Any:
+        subject = ("iphone-15-pro", "VisionEncoder", "1.0", "d" * 64, tmp_path / "p", "CPU_AND_NE")
+        work = Work("d/1", *subject, accepted=accepted)
         (tmp_path / "scratch").mkdir()
         waits: list[float] = []
         record = benchmark(
@@ -174,3 +190,38 @@ def test_the_device_is_left_clean_when_the_task_is_stopped(run: Any) -> None:
     with pytest.raises(Stopped):
         run(backend, progress=lambda _: (_ for _ in ()).throw(Stopped()))
     assert backend.cleaned == 1
+
+
+ACCEPTED = Accepted("0.9", "a" * 64, Path("old"))
+
+
+def test_the_accepted_version_is_timed_beside_it_where_the_device_does_that(run: Any) -> None:
+    backend = Turning()
+    record, _ = run(backend, accepted=ACCEPTED)
+    assert record.turns == Turns("0.9", "a" * 64, ((1.0, 2.0),))
+    (asked,) = backend.asked
+    assert (asked["accepted"], asked["candidate"], asked["timeout_seconds"]) == ("old", "p", 600)
+
+
+def test_turns_that_fail_are_told_and_leave_the_rest(run: Any) -> None:
+    said: list[str] = []
+    backend = Turning(pairs=Failure(FailureCode.TIMED_OUT, "too long"))
+    record, _ = run(backend, accepted=ACCEPTED, progress=said.append)
+    assert (record.failure, record.turns) == (None, Turns("0.9", "a" * 64, ()))
+    assert "no turns: timed_out: too long" in said
+
+
+@pytest.mark.parametrize(
+    ("backend", "accepted"),
+    [
+        (Turning(), None),
+        (Scripted(), ACCEPTED),
+        (Turning(failures=[FailureCode.DEVICE_DISCONNECTED]), ACCEPTED),
+    ],
+)
+def test_no_turns_without_another_version_a_device_for_them_or_sessions(
+    run: Any, backend: Scripted, accepted: Accepted | None
+) -> None:
+    record, _ = run(backend, accepted=accepted)
+    assert record.turns is None
+    assert getattr(backend, "asked", []) == []

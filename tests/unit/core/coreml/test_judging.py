@@ -47,7 +47,7 @@ def verdicts(found: dict[Metric, Judgement]) -> dict[Metric, Verdict]:
 def test_an_unchanged_version_is_ok_in_everything() -> None:
     found = judged(run(noisy(90, 12), placement=ON_NE), accepted(placement=ON_NE))
     assert set(verdicts(found).values()) == {Verdict.OK}
-    assert set(found) == set(Metric) - {Metric.PEAK_MEMORY, Metric.LATENCY_TREND}
+    assert set(found) == set(Metric) - {Metric.PEAK_MEMORY, Metric.LATENCY_TREND, Metric.LATENCY_TURNS}
 
 
 def test_a_slower_version_is_named_with_change_and_confidence() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 SCHEMA_VERSION = 1
 
@@ -257,4 +257,22 @@ class DeviceBackend(Protocol):
 
     def clean_up(self, device: Device) -> None:
         """Stop what runs on the device and remove what was put there. Idempotent; raises nothing."""
+        ...
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """A backend that can time two models in one process, where separate sessions say little."""
+
+    def take_turns(
+        self, accepted: Path, candidate: Path, *, blocks: int, iterations: int, timeout_seconds: float
+    ) -> list[tuple[float, float]] | Failure:
+        """Return the fastest prediction of either in each block, in milliseconds.
+
+        :param accepted: package of one
+        :param candidate: package of the other
+        :param blocks: turns of each
+        :param iterations: predictions of a turn, of which the fastest counts
+        :param timeout_seconds: for all
+        """
         ...

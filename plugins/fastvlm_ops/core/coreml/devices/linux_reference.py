@@ -114,31 +114,23 @@ class LinuxReferenceBackend:
     def clean_up(self, device: Device) -> None:
         """There is nothing to do: a session's process ends with it, its files are in its scratch folder."""
 
+    def take_turns(
+        self, accepted: Path, candidate: Path, *, blocks: int, iterations: int, timeout_seconds: float
+    ) -> list[tuple[float, float]] | Failure:
+        """Time two models against each other in one process, in turns.
 
-def interleaved(
-    first: Path, second: Path, *, blocks: int, iterations: int, timeout_seconds: float = 600
-) -> list[tuple[float, float]] | Failure:
-    """Time two models against each other in one process, in turns.
-
-    On a shared machine this tells 5 % apart where times of separate sessions do not tell 20 %.
-
-    :param first: package of one
-    :param second: package of the other
-    :param blocks: turns of each
-    :param iterations: predictions of a turn, of which the fastest counts
-    :param timeout_seconds: for all
-    :returns: milliseconds of either, a pair a block
-    """
-    order = {
-        "do": "interleaved",
-        "packages": [str(first), str(second)],
-        "blocks": blocks,
-        "iterations": iterations,
-        "threads": 1,
-    }
-    with TemporaryDirectory(prefix="coreml-interleaved-") as folder:
-        found = _carry_out(order, Path(folder), timeout_seconds)
-    return found if isinstance(found, Failure) else [(one, other) for one, other in found["pairs"]]
+        On a shared machine this tells 5 % apart where times of separate sessions do not tell 20 %.
+        """
+        order = {
+            "do": "turns",
+            "packages": [str(accepted), str(candidate)],
+            "blocks": blocks,
+            "iterations": iterations,
+            "threads": self._threads,
+        }
+        with TemporaryDirectory(prefix="coreml-turns-") as folder:
+            found = _carry_out(order, Path(folder), timeout_seconds)
+        return found if isinstance(found, Failure) else [(one, other) for one, other in found["pairs"]]
 
 
 def _carry_out(order: Mapping[str, Any], scratch: Path, timeout_seconds: float) -> dict[str, Any] | Failure:

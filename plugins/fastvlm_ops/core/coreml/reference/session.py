@@ -61,7 +61,7 @@ def run_session(order: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_interleaved(order: Mapping[str, Any]) -> dict[str, Any]:
+def take_turns(order: Mapping[str, Any]) -> dict[str, Any]:
     """Time two models in turns, so that what else the machine does falls on both.
 
     :param order: ``packages`` (two), ``blocks``, ``iterations`` of each block, ``threads``
@@ -120,7 +120,7 @@ def _run(order: Mapping[str, Any]) -> dict[str, Any]:
 
     load_runtime()
     try:
-        return run_interleaved(order) if order["do"] == "interleaved" else run_session(order)
+        return take_turns(order) if order["do"] == "turns" else run_session(order)
     except _LoadError as error:
         return _failure(FailureCode.LOAD_FAILED, error)
     except UnsupportedOperationError as error:

@@ -19,7 +19,7 @@ from fastvlm_ops.core.coreml.devices.interface import (
     HardwareClass,
     SessionPlan,
 )
-from fastvlm_ops.core.coreml.devices.linux_reference import LinuxReferenceBackend, interleaved
+from fastvlm_ops.core.coreml.devices.linux_reference import LinuxReferenceBackend
 from fastvlm_ops.core.coreml.reference import ReferenceModel
 from fastvlm_ops.local.coreml_models import example_inputs
 from tests.coreml_kit import Build
@@ -172,11 +172,12 @@ def test_each_failure_has_its_code(device: Device, package: Path, inputs: Path, 
 def test_two_models_are_timed_in_turns(package: Path, tmp_path: Path) -> None:
     small = build(tmp_path, {"x": normal(64, 64)}, lambda mb, x: mb.exp(x=x), name="small")
 
-    pairs = interleaved(small, package, blocks=3, iterations=2)
+    pairs = BACKEND.take_turns(small, package, blocks=3, iterations=2, timeout_seconds=120)
 
     assert not isinstance(pairs, Failure)
     assert len(pairs) == 3
     assert all(0 < one < other for one, other in pairs)  # the second does a thousand times as much
-    missing = interleaved(small, tmp_path / "no.mlpackage", blocks=1, iterations=1)
+    nothing = tmp_path / "no.mlpackage"
+    missing = BACKEND.take_turns(small, nothing, blocks=1, iterations=1, timeout_seconds=120)
     assert isinstance(missing, Failure)
     assert missing.code is FailureCode.LOAD_FAILED
