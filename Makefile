@@ -26,7 +26,7 @@ format: setup ## let ruff fix and format what it can
 test: setup ## all tests (ARGS="-k backup" narrows them)
 	$(python) -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-ui ## all benchmarks, against named peers
+bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-coreml-reference bench-ui ## all benchmarks, against named peers
 
 bench-backup: setup ## benchmark backup and restore against restic, rclone sync and aws s3 sync
 	$(python) -m benchmarks.backup $(ARGS)

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.coreml_inspection import inspection_figures
 from benchmarks.coreml_simulation import (
     JUDGES,
     WATCHERS,
@@ -250,7 +251,9 @@ def main() -> None:
     real_figures, real_rows, real = run_real(sessions, trials)
     figures, rows = run_scenarios(trials)
     night_figures, night_rows = run_histories(series)
-    figures, rows = [*figures, *night_figures, *real_figures], [*rows, *night_rows, *real_rows]
+    say("inspecting a package of 500 MiB")
+    figures = [*figures, *night_figures, *real_figures, *inspection_figures()]
+    rows = [*rows, *night_rows, *real_rows]
     head = ("", *JUDGES)
     print(table([head, *[(row["name"], *(f"{row[name]:.1f}" for name in JUDGES)) for row in rows]]))
     print(figures_table(figures))
