@@ -27,7 +27,7 @@ from fastvlm_ops.core.coreml.records import RunRecord
 from fastvlm_ops.core.coreml.storing import (
     RunId,
     find_run,
-    load_run_record,
+    load_run,
     record_model,
     record_run,
     record_verdicts,
@@ -72,6 +72,12 @@ def accepted(store: Store, artefacts: ArtefactStore, record: RunRecord, by: str 
     assert record_run(store, artefacts, record)
     assert accept(store, [RunId.of(record)], accepted_by=by) == 1
     return record
+
+
+def load_run_record(store: Store, artefacts: ArtefactStore, run: RunId) -> RunRecord:
+    row = find_run(store, run)
+    assert row is not None
+    return load_run(store, artefacts, row)
 
 
 def test_a_run_comes_back_as_it_was(store: Store, artefacts: ArtefactStore) -> None:

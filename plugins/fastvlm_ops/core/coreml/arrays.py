@@ -51,6 +51,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if size > _BYTES:
                 raise ArraysError(f"{path}: has {size} bytes of arrays, more than {_BYTES}")
             return {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in entries}
+    # The last one is what zipfile raises for a compression that it does not know.
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ArraysError(f"{path}: is no file of arrays: {error}") from error
 

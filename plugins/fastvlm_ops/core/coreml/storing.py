@@ -290,17 +290,6 @@ def load_run(store: Store, artefacts: ArtefactStore, row: Mapping[str, Any]) -> 
     return replace(RunRecord.from_dict(values["run"]), inspection=inspection)
 
 
-def load_run_record(store: Store, artefacts: ArtefactStore, run: RunId) -> RunRecord | None:
-    """Return a run with its raw samples, or None where it was not recorded.
-
-    :param store: the operations database
-    :param artefacts: where the samples are
-    :param run: which
-    """
-    row = find_run(store, run)
-    return None if row is None else load_run(store, artefacts, row)
-
-
 def runs_of(store: Store, run_key: str) -> list[dict[str, Any]]:
     """Return the rows of all that was measured in one run of the DAG, in order.
 
