@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import delete
 
+from fastvlm_ops.core.coreml.verdicts import Metric
 from fastvlm_ops.core.store import open_store
 from fastvlm_ops.core.store.tables.coreml import baselines, verdicts
 from fastvlm_ops.ui.coreml.standing import Subject
@@ -208,7 +209,7 @@ def test_verdicts_have_their_reasons_and_parity_its_picture(visit: Visit, rig: R
     page.goto(rig.url + ROOT + WRONG.address())
     said = page.get_by_role("region", name="What was said of the newest run").locator("tbody tr")
     assert "below the 35 dB that are wanted" in said.first.inner_text()
-    assert said.count() == 12
+    assert said.count() == len(Metric)
     parity = page.get_by_role("img", name="Parity with the golden outputs (PSNR)")
     assert parity.locator("circle.dot-bad").count() == NIGHTS - NEW_VERSION
     assert parity.locator(".rule-text").text_content() == "at least 35 dB"
