@@ -48,6 +48,12 @@ class UnsafeEndpointError(StorageError):
     retryable = False
 
 
+class ObjectLockError(StorageError):
+    """Objects are to be locked, but the bucket takes no locked objects."""
+
+    retryable = False
+
+
 class RepositoryNotFoundError(BackupError):
     """There is no repository under this bucket and prefix."""
 

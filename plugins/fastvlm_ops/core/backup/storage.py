@@ -12,7 +12,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import botocore.session
@@ -33,10 +34,13 @@ from fastvlm_ops.core.backup.errors import (
     BucketNotFoundError,
     CorruptionError,
     CredentialsError,
+    ObjectLockError,
     ObjectNotFoundError,
     StorageError,
     UnsafeEndpointError,
 )
+from fastvlm_ops.core.backup.object_policy import ObjectPolicy
+from fastvlm_ops.core.backup.versions import Locked, Removed, Versions
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,7 +56,8 @@ _CREDENTIAL_CODES = {
     "AuthorizationHeaderMalformed",
 }
 _DENIED_CODES = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
-_MISSING_CODES = {"NoSuchKey", "404", "NotFound"}
+_MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
+_NO_LOCK_CODES = {"InvalidRequest", "ObjectLockConfigurationNotFoundError"}
 _CONFLICT_ATTEMPTS = 8
 _BODY_ATTEMPTS = 3
 
@@ -134,13 +139,19 @@ class ObjectInfo:
 class S3Storage:
     """One bucket and prefix.
 
+    :param policy: what objects are stored with
     :raises StorageError: or one of its subclasses, from every method.
     """
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str = "") -> None:
+    def __init__(
+        self, client: S3Client, bucket: str, prefix: str = "", policy: ObjectPolicy | None = None
+    ) -> None:
         self.client = client
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.policy = policy or ObjectPolicy()
+        self._versions = Versions(client, bucket, self._call, self.now)
+        self._told: tuple[datetime, float] | None = None  # S3's time, and ours on the monotonic clock then
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
@@ -170,6 +181,7 @@ class S3Storage:
                 Key=self.prefix + name,
                 Body=data,
                 ChecksumSHA256=base64.b64encode(digest).decode(),
+                **self.policy.arguments(name, self.now()),
             ),
         )
 
@@ -181,15 +193,18 @@ class S3Storage:
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         for attempt in range(_CONFLICT_ATTEMPTS):
             try:
-                self.client.put_object(
+                answer = self.client.put_object(
                     Bucket=self.bucket,
                     Key=self.prefix + name,
                     Body=data,
                     ChecksumSHA256=digest,
                     IfNoneMatch="*",
+                    **self.policy.arguments(name, self.now()),
                 )
+                self._note_time(answer)
                 return True
             except ClientError as error:
+                self._note_time(error.response)
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if status == 412:
                     return False
@@ -283,15 +298,44 @@ class S3Storage:
             lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name),
         )
 
+    def remove(self, name: str) -> Removed | Locked:
+        """Remove an object for good: every version of it, where the bucket keeps versions.
+
+        Nothing happens when there is none. A version that is locked stays, which is no error.
+        """
+        if self._versions.are_kept:
+            return self._versions.remove(name, self.prefix + name)
+        self.delete(name)
+        return Removed(1)
+
+    def now(self) -> datetime:
+        """The time by S3's own clock, as of its last answer; before the first, or where answers have none,
+        by ours.
+        """
+        told = self._told
+        if told is None:
+            return datetime.now(UTC)
+        moment, then = told
+        return moment + timedelta(seconds=time.monotonic() - then)
+
+    def _note_time(self, answer: Any) -> None:
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        if date:
+            with contextlib.suppress(ValueError):
+                self._told = (parsedate_to_datetime(date).astimezone(UTC), time.monotonic())
+
     @property
     def _endpoint(self) -> str:
         return str(self.client.meta.endpoint_url)
 
     def _call(self, operation: str, name: str, request: Callable[[], T]) -> T:
         try:
-            return request()
+            answer = request()
         except (BotoCoreError, ClientError) as error:
+            self._note_time(getattr(error, "response", {}))
             raise self._translate(operation, name, error) from error
+        self._note_time(answer)
+        return answer
 
     def _translate(self, operation: str, name: str, error: Exception) -> StorageError:
         where = f"{self}{name}"
@@ -312,6 +356,11 @@ class S3Storage:
             }
             action = permission.get(operation, operation)
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
+        if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
+            return ObjectLockError(
+                f"bucket {self.bucket!r} does not take locked objects ({code}): create it with Object Lock, or "
+                "switch off locking"
+            )
         if code == "NoSuchBucket":
             return BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}")
         if code in _MISSING_CODES:
