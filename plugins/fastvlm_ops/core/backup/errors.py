@@ -86,3 +86,11 @@ class IncompleteSetError(BackupError):
 
 class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""
+
+
+class RecoveryError(BackupError):
+    """A target that a recovery cannot reach: not within the window, behind a gap, on another timeline."""
+
+
+class TrialError(BackupError):
+    """What was recovered does not start, does not reach its target, or fails a check."""
