@@ -12,7 +12,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import botocore.session
@@ -28,15 +29,21 @@ from botocore.exceptions import (
 from botocore.loaders import Loader
 from botocore.utils import parse_timestamp
 
+from fastvlm_ops.core.backup.clocks import say_ahead
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
     BucketNotFoundError,
+    ClockError,
     CorruptionError,
     CredentialsError,
+    ObjectLockError,
     ObjectNotFoundError,
     StorageError,
     UnsafeEndpointError,
 )
+from fastvlm_ops.core.backup.object_policy import ObjectPolicy
+from fastvlm_ops.core.backup.usage import Usage, meter_of
+from fastvlm_ops.core.backup.versions import Locked, Removed, Versions
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,7 +59,8 @@ _CREDENTIAL_CODES = {
     "AuthorizationHeaderMalformed",
 }
 _DENIED_CODES = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
-_MISSING_CODES = {"NoSuchKey", "404", "NotFound"}
+_MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
+_NO_LOCK_CODES = {"InvalidRequest", "ObjectLockConfigurationNotFoundError"}
 _CONFLICT_ATTEMPTS = 8
 _BODY_ATTEMPTS = 3
 
@@ -123,27 +131,43 @@ def create_client(
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object as listed or headed. ``sha256`` (hex) only where the endpoint keeps checksums."""
+    """An object as listed or headed. ``sha256`` (hex) only where the endpoint keeps checksums.
+
+    ``storage_class`` is what a listing says of it; None where it says nothing, and for what was headed.
+    """
 
     name: str
     size_bytes: int
     last_modified: datetime
     sha256: str | None = None
+    storage_class: str | None = None
 
 
 class S3Storage:
     """One bucket and prefix.
 
+    :param policy: what objects are stored with
     :raises StorageError: or one of its subclasses, from every method.
     """
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str = "") -> None:
+    def __init__(
+        self, client: S3Client, bucket: str, prefix: str = "", policy: ObjectPolicy | None = None
+    ) -> None:
         self.client = client
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.policy = policy or ObjectPolicy()
+        self._versions = Versions(client, bucket, self._call, self.now)
+        self._told: tuple[datetime, float] | None = None  # S3's time, and ours on the monotonic clock then
+        self._meter = meter_of(client)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def usage(self) -> Usage:
+        """What this client has used so far; all that use it share the count."""
+        return self._meter.usage
 
     def check_bucket(self) -> None:
         """The bucket exists and these credentials may list it."""
@@ -170,6 +194,7 @@ class S3Storage:
                 Key=self.prefix + name,
                 Body=data,
                 ChecksumSHA256=base64.b64encode(digest).decode(),
+                **self.policy.arguments(name, self.now()),
             ),
         )
 
@@ -181,15 +206,18 @@ class S3Storage:
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         for attempt in range(_CONFLICT_ATTEMPTS):
             try:
-                self.client.put_object(
+                answer = self.client.put_object(
                     Bucket=self.bucket,
                     Key=self.prefix + name,
                     Body=data,
                     ChecksumSHA256=digest,
                     IfNoneMatch="*",
+                    **self.policy.arguments(name, self.now()),
                 )
+                self._note_time(answer)
                 return True
             except ClientError as error:
+                self._note_time(error.response)
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if status == 412:
                     return False
@@ -237,6 +265,8 @@ class S3Storage:
                 except BotoCoreError as error:
                     if attempt == _BODY_ATTEMPTS:
                         raise self._translate("GetObject", name, error) from error
+                finally:
+                    self._meter.received(body.tell())
             attempt += 1
 
     def head(self, name: str) -> ObjectInfo:
@@ -267,7 +297,12 @@ class S3Storage:
                 arguments["StartAfter"] = self.prefix + start_after
             page = self._list_page(prefix, arguments)
             for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"][len(self.prefix) :], item["Size"], item["LastModified"])
+                yield ObjectInfo(
+                    item["Key"][len(self.prefix) :],
+                    item["Size"],
+                    item["LastModified"],
+                    storage_class=item.get("StorageClass"),
+                )
             if not page.get("IsTruncated"):
                 return
             token = page["NextContinuationToken"]
@@ -283,15 +318,44 @@ class S3Storage:
             lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name),
         )
 
+    def remove(self, name: str) -> Removed | Locked:
+        """Remove an object for good: every version of it, where the bucket keeps versions.
+
+        Nothing happens when there is none. A version that is locked stays, which is no error.
+        """
+        if self._versions.are_kept:
+            return self._versions.remove(name, self.prefix + name)
+        self.delete(name)
+        return Removed(1)
+
+    def now(self) -> datetime:
+        """The time by S3's own clock, as of its last answer; before the first, or where answers have none,
+        by ours.
+        """
+        told = self._told
+        if told is None:
+            return datetime.now(UTC)
+        moment, then = told
+        return moment + timedelta(seconds=time.monotonic() - then)
+
+    def _note_time(self, answer: Any) -> None:
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        if date:
+            with contextlib.suppress(ValueError):
+                self._told = (parsedate_to_datetime(date).astimezone(UTC), time.monotonic())
+
     @property
     def _endpoint(self) -> str:
         return str(self.client.meta.endpoint_url)
 
     def _call(self, operation: str, name: str, request: Callable[[], T]) -> T:
         try:
-            return request()
+            answer = request()
         except (BotoCoreError, ClientError) as error:
+            self._note_time(getattr(error, "response", {}))
             raise self._translate(operation, name, error) from error
+        self._note_time(answer)
+        return answer
 
     def _translate(self, operation: str, name: str, error: Exception) -> StorageError:
         where = f"{self}{name}"
@@ -304,6 +368,8 @@ class S3Storage:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _CREDENTIAL_CODES:
             return CredentialsError(f"{self._endpoint} refuses the credentials ({code})")
+        if code == "RequestTimeTooSkewed":
+            return ClockError(f"{self._endpoint} refuses the time of requests: {say_ahead(self.now())}")
         if code in _DENIED_CODES:
             permission = {
                 "ListObjectsV2": "ListBucket",
@@ -312,6 +378,11 @@ class S3Storage:
             }
             action = permission.get(operation, operation)
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
+        if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
+            return ObjectLockError(
+                f"bucket {self.bucket!r} does not take locked objects ({code}): create it with Object Lock, or "
+                "switch off locking"
+            )
         if code == "NoSuchBucket":
             return BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}")
         if code in _MISSING_CODES:

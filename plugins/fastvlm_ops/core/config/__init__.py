@@ -1,5 +1,6 @@
 """Models and readers of the files in ``include/``, the only files that an operator edits."""
 
+from fastvlm_ops.core.config.backup_policy import ObjectLock, Pruning, Retention
 from fastvlm_ops.core.config.capacity import CAPACITY_FILE, RESOURCES, Capacity, Resource, load_capacity
 from fastvlm_ops.core.config.components import (
     COMPONENTS_FILE,
@@ -10,7 +11,6 @@ from fastvlm_ops.core.config.components import (
     Components,
     FilesComponent,
     PostgreSQLComponent,
-    Retention,
     SQLiteComponent,
     load_components,
     load_watched_components,
@@ -47,8 +47,10 @@ __all__ = [
     "DeviceDefinition",
     "FilesComponent",
     "ModelDefinition",
+    "ObjectLock",
     "PostgreSQLComponent",
     "Problem",
+    "Pruning",
     "Resource",
     "Retention",
     "SQLiteComponent",

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from fastvlm_ops.core.config.backup_policy import ObjectLock, Pruning, Retention
 from fastvlm_ops.core.config.checking import CONNECTION_PATTERN, check_connection, check_path
 from fastvlm_ops.core.config.errors import DefinitionError, Problem
 from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_definition_file
@@ -194,25 +195,6 @@ AnyComponent = (
 Component = Annotated[AnyComponent, Field(discriminator="kind")]
 
 
-Keep = Annotated[int, Field(ge=0, le=10_000)]
-
-
-class Retention(Definition):
-    """Which backups would be kept: each key by itself, so that a backup stays when any key keeps it."""
-
-    keep_last: Annotated[Keep, Field(description="how many of the newest backups, 0 to 10000")] = 7
-    keep_daily: Annotated[Keep, Field(description="of how many days the newest one, 0 to 10000")] = 14
-    keep_weekly: Annotated[Keep, Field(description="of how many weeks the newest one, 0 to 10000")] = 8
-    keep_monthly: Annotated[Keep, Field(description="of how many months the newest one, 0 to 10000")] = 12
-    keep_yearly: Annotated[Keep, Field(description="of how many years the newest one, 0 to 10000")] = 3
-
-    @model_validator(mode="after")
-    def _keeps_something(self) -> Self:
-        if not any(getattr(self, name) for name in type(self).model_fields):
-            raise ValueError("every key is 0, which would keep no backup at all; expected one above 0")
-        return self
-
-
 class Components(DefinitionFile):
     """What is backed up: each component on its own, all of them tied together into a backup set."""
 
@@ -228,8 +210,19 @@ class Components(DefinitionFile):
 
     retention: Annotated[
         Retention,
-        Field(description="which backups backup_maintenance would keep: keys keep_last to keep_yearly"),
+        Field(description="which backups backup_maintenance keeps: keys keep_last to keep_yearly"),
     ] = Retention()
+    pruning: Annotated[
+        Pruning,
+        Field(description="how backup_maintenance removes the others: keys enabled, max_share and others"),
+    ] = Pruning()
+    object_lock: Annotated[
+        ObjectLock | None,
+        Field(
+            description="keys mode and days: what is stored from then on cannot be removed for so long; needs"
+            " a bucket that was made with Object Lock. Without it, nothing is locked"
+        ),
+    ] = None
 
     @field_validator("components")
     @classmethod
