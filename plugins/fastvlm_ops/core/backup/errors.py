@@ -42,6 +42,12 @@ class AccessDeniedError(StorageError):
     retryable = False
 
 
+class ClockError(StorageError):
+    """The endpoint refuses requests because this machine's clock is too far from its own."""
+
+    retryable = False
+
+
 class UnsafeEndpointError(StorageError):
     """The endpoint ignores ``If-None-Match``, so that two writers could destroy each other's commits."""
 
@@ -86,3 +92,11 @@ class IncompleteSetError(BackupError):
 
 class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""
+
+
+class RecoveryError(BackupError):
+    """A target that a recovery cannot reach: not within the window, behind a gap, on another timeline."""
+
+
+class TrialError(BackupError):
+    """What was recovered does not start, does not reach its target, or fails a check."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OLDEST_MAJOR = 14
 _QUERY_SECONDS = 60.0
-# A name of a WAL file is of the timeline that is written, which a checkpoint's may be behind after a promotion.
+# The name of a WAL file is of the timeline that is written; a checkpoint's may be behind after a promotion.
 # A standby writes none: there the newest timeline is what it has replayed up to, or receives.
 _IDENTIFY = """
 SELECT system.system_identifier::text,
