@@ -108,9 +108,7 @@ def add_base(
         "stopped_at": stopped_at.isoformat(),
     }
     source = BaseBackup(folder, evidence)
-    return create_snapshot(
-        repository, source, component=component, kind="full", run_key=run_key
-    ).snapshot_id
+    return create_snapshot(repository, source, component=component, kind="full", run_key=run_key).snapshot_id
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20, what: str = "") -> Any:

@@ -211,7 +211,8 @@ def _slot_problems(component: str, server: ServerWal, rules: WalRules) -> list[s
     if slot.is_lost:
         return [
             f"{component}: the replication slot {rules.slot!r} has lost WAL (max_slot_wal_keep_size). Stop"
-            f" the receiver, SELECT pg_drop_replication_slot('{rules.slot}'), start {start}, trigger backup_full"
+            f" the receiver, SELECT pg_drop_replication_slot('{rules.slot}'), start {start}, and trigger"
+            " backup_full"
         ]
     problems = []
     if not slot.active:
