@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fastvlm_ops.core.backup.catalogue import Catalogue, ComponentState
+from fastvlm_ops.core.backup.wal_windows import WalCollector
 
 METRICS_FILE = "fastvlm_backup.prom"
 
@@ -89,6 +90,7 @@ def write_metrics(catalogue: Catalogue, objectives: Mapping[str, timedelta], fol
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_BackupCollector(catalogue, objectives))
+    registry.register(WalCollector(catalogue.store))
     path = folder / METRICS_FILE
     write_to_textfile(str(path), registry)
     return path
