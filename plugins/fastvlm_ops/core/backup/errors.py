@@ -42,6 +42,12 @@ class AccessDeniedError(StorageError):
     retryable = False
 
 
+class ClockError(StorageError):
+    """The endpoint refuses requests because this machine's clock is too far from its own."""
+
+    retryable = False
+
+
 class UnsafeEndpointError(StorageError):
     """The endpoint ignores ``If-None-Match``, so that two writers could destroy each other's commits."""
 

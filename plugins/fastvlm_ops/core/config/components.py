@@ -214,13 +214,13 @@ class Components(DefinitionFile):
     ] = Retention()
     pruning: Annotated[
         Pruning,
-        Field(description="how backup_maintenance removes the others: keys enabled, max_share and further ones"),
+        Field(description="how backup_maintenance removes the others: keys enabled, max_share and others"),
     ] = Pruning()
     object_lock: Annotated[
         ObjectLock | None,
         Field(
-            description="keys mode and days: what is stored from then on cannot be removed for so long; needs a"
-            " bucket that was made with Object Lock. Without it, nothing is locked"
+            description="keys mode and days: what is stored from then on cannot be removed for so long; needs"
+            " a bucket that was made with Object Lock. Without it, nothing is locked"
         ),
     ] = None
 

@@ -1,4 +1,4 @@
-"""What a segment's file says of itself: whose it is, and when the last transaction in it ended.
+"""What a segment's file says of itself: whose it is, and which transaction in it was the last to end.
 
 As in PostgreSQL's ``xlog_internal.h`` and ``xlogrecord.h``, which have not changed in this from version 14
 to 18: pages with a header each, the first page's longer; between the headers a stream of records, each at a
@@ -29,7 +29,7 @@ _ENDS = frozenset({0x00, 0x20, 0x30, 0x40})  # commit, abort, and both of what w
 _SHORT, _LONG, _ORIGIN, _TOP_LEVEL = 255, 254, 253, 252
 _TIME = struct.Struct("<q")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST = timedelta(days=365 * 500)
+_LATEST = 500 * 365 * 86400 * 10**6  # microseconds
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,16 @@ def check_segment(data: bytes, segment: Segment, system_id: str, name: str) -> N
         )
 
 
-def last_transaction_at(data: bytes, name: str) -> datetime | None:
-    """Return when the last transaction that ended in a segment did so, by the server's clock.
+@dataclass(frozen=True)
+class LastTransaction:
+    """The end of the transactions in a segment: the newest time by the server's clock, the last one's id."""
+
+    ended_at: datetime
+    transaction_id: int
+
+
+def last_transaction(data: bytes, name: str) -> LastTransaction | None:
+    """Return which transaction was the last that ended in a segment, by commit or abort.
 
     None where none did. One whose record goes on in the next segment is not counted: this segment alone
     does not hold it.
@@ -89,21 +97,22 @@ def last_transaction_at(data: bytes, name: str) -> datetime | None:
     :param name: of the file, for messages
     """
     latest: int | None = None
+    transaction_id = 0
     stream, at = _records(data, segment_facts(data, name).block_bytes)
     end = len(stream)
     while at + _RECORD.size <= end:
-        length, _, _, info, manager, _ = _RECORD.unpack_from(stream, at)
+        length, transaction, _, info, manager, _ = _RECORD.unpack_from(stream, at)
         if length < _RECORD.size or at + length > end:
             break  # zeros after a switch, or a record that goes on in the next segment
         if manager == _TRANSACTIONS and info & _OPERATION in _ENDS:
             time = _time_of(stream[at : at + length])
-            if time is not None and (latest is None or time > latest):
-                latest = time
+            if time is not None and abs(time) < _LATEST:
+                latest = time if latest is None else max(time, latest)
+                transaction_id = transaction
         at += _aligned(length)
     if latest is None:
         return None
-    since = timedelta(microseconds=latest)
-    return _EPOCH + since if abs(since) < _LATEST else None
+    return LastTransaction(_EPOCH + timedelta(microseconds=latest), transaction_id)
 
 
 def _records(data: bytes, block_bytes: int) -> tuple[bytes, int]:

@@ -1,6 +1,6 @@
 """WAL in the bucket: each finished segment, and each timeline's history, as one sealed object.
 
-Names say everything that a listing has to tell (docs/backup-format.md §9); they are claimed, so that a
+Names say everything that a listing has to tell (docs/backup-format.md §10); they are claimed, so that a
 segment is written once and never replaced by another one of its name.
 """
 
@@ -28,7 +28,7 @@ from fastvlm_ops.core.backup.postgresql.wal_names import (
     object_name,
     wal_prefix,
 )
-from fastvlm_ops.core.backup.postgresql.wal_pages import check_segment, last_transaction_at
+from fastvlm_ops.core.backup.postgresql.wal_pages import LastTransaction, check_segment, last_transaction
 from fastvlm_ops.core.backup.repository import Repository
 
 KIND = "W"
@@ -43,8 +43,9 @@ _SLACK_BYTES = 1 << 17  # headers, and what compression adds to what does not sh
 class WalHeader:
     """What an object of WAL says of its contents.
 
-    ``closed_at`` is when the receiver saw the file finished, by its own clock. ``last_transaction_at`` is
-    by the server's: see :func:`~.wal_pages.last_transaction_at`. Of a history file, ``segment_bytes`` is 0.
+    ``closed_at`` is when the receiver saw the file finished, by its own clock; of what
+    :func:`~.wal_pages.last_transaction` finds, the time is by the server's. Of a history file,
+    ``segment_bytes`` is 0.
     """
 
     file: str
@@ -53,7 +54,7 @@ class WalHeader:
     segment_bytes: int
     closed_at: datetime
     sha256: str
-    last_transaction_at: datetime | None = None
+    last: LastTransaction | None = None
 
     def to_json(self) -> bytes:
         content: dict[str, Any] = {
@@ -64,8 +65,9 @@ class WalHeader:
             "closed_at": self.closed_at.astimezone(UTC).isoformat(),
             "sha256": self.sha256,
         }
-        if self.last_transaction_at is not None:
-            content["last_transaction_at"] = self.last_transaction_at.isoformat()
+        if self.last is not None:
+            content["last_transaction_at"] = self.last.ended_at.isoformat()
+            content["last_transaction_id"] = self.last.transaction_id
         return json.dumps(content).encode()
 
     @classmethod
@@ -73,7 +75,10 @@ class WalHeader:
         """:raises CorruptionError: it is no such header"""
         try:
             content = json.loads(data)
-            last = content.get("last_transaction_at")
+            last = None
+            if "last_transaction_at" in content:
+                ended_at = datetime.fromisoformat(content["last_transaction_at"]).astimezone(UTC)
+                last = LastTransaction(ended_at, int(content["last_transaction_id"]))
             return cls(
                 str(content["segment"]),
                 str(content["system_id"]),
@@ -81,7 +86,7 @@ class WalHeader:
                 int(content["segment_bytes"]),
                 datetime.fromisoformat(content["closed_at"]).astimezone(UTC),
                 str(content["sha256"]),
-                None if last is None else datetime.fromisoformat(last).astimezone(UTC),
+                last,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CorruptionError(f"{name} has no header of WAL: {error!r}") from error
@@ -139,7 +144,6 @@ class WalStore:
         """
         data = _read(path, segment.segment_bytes)
         check_segment(data, segment, system_id, str(path))
-        last = last_transaction_at(data, str(path))
         header = WalHeader(
             segment.name,
             system_id,
@@ -147,7 +151,7 @@ class WalStore:
             segment.segment_bytes,
             closed_at,
             hashlib.sha256(data).hexdigest(),
-            last,
+            last_transaction(data, str(path)),
         )
         return self._put(object_name(self.component, system_id, segment), header, data)
 

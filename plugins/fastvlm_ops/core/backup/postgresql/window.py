@@ -12,7 +12,8 @@ from fastvlm_ops.core.backup.errors import CorruptionError
 from fastvlm_ops.core.backup.postgresql.bases import Base, read_bases
 from fastvlm_ops.core.backup.postgresql.lsn import Segment, format_lsn
 from fastvlm_ops.core.backup.postgresql.timelines import Lineage
-from fastvlm_ops.core.backup.postgresql.wal_names import StoredSegment, WalListing
+from fastvlm_ops.core.backup.postgresql.wal_names import History, StoredSegment, WalListing
+from fastvlm_ops.core.backup.postgresql.wal_pages import LastTransaction
 from fastvlm_ops.core.backup.postgresql.wal_store import WalStore
 from fastvlm_ops.core.backup.repository import Repository
 
@@ -69,6 +70,7 @@ class RecoverableWindow:
     segments: int = 0
     stored_bytes: int = 0
     newest_stored_at: datetime | None = None
+    last_transaction_id: int | None = None
     gaps: tuple[Gap, ...] = ()
     bases: list[Base] = field(default_factory=list)
     notes: tuple[str, ...] = ()
@@ -182,7 +184,7 @@ class _Proof:
             newest.timeline,
             newest.stop_lsn,
             [stored.history.timeline for stored in listing.histories],
-            lambda timeline: self.read_lineage(timeline),
+            self.read_lineage,
         )
         self._note_timelines(bases)
         self.on_lineage = {
@@ -195,8 +197,6 @@ class _Proof:
 
     def read_lineage(self, timeline: int) -> Lineage | None:
         """The lineage of a timeline whose history is listed; None, and a note, where it cannot be read."""
-        from fastvlm_ops.core.backup.postgresql.wal_names import History
-
         history = History(timeline)
         try:
             return Lineage.parse(timeline, self.store.read_history(history, self.system_id), history.name)
@@ -251,8 +251,8 @@ class _Proof:
             self.bases[-1] in bases,
         )
 
-    def until(self, end: int, first: int) -> datetime | None:
-        """The last moment that recovery can stop at, in segments up to number ``end``."""
+    def last_transaction(self, end: int, first: int) -> LastTransaction | None:
+        """The last transaction that ended in segments up to number ``end``."""
         for number in range(end, max(first - 1, end - _HEADERS_READ), -1):
             item = self.on_lineage[number]
             try:
@@ -260,8 +260,8 @@ class _Proof:
             except CorruptionError as error:
                 self.notes.append(str(error))
                 return None
-            if header.last_transaction_at is not None:
-                return header.last_transaction_at - _TICK  # recovery ends before the first one after it
+            if header.last is not None:
+                return header.last
         return None
 
 
@@ -286,12 +286,15 @@ def _window(proof: _Proof) -> RecoverableWindow:
     reach = usable[-1].reach_lsn or 0
     oldest = min((base for base in usable if base.reach_lsn == reach), key=lambda base: base.stop_lsn)
     end = reach // proof.segment_bytes - 1
-    until = proof.until(end, oldest.first_segment.number)
+    last = proof.last_transaction(end, oldest.first_segment.number)
+    # Recovery to a time ends before the first transaction that ended after it, and fails where none did.
+    # Where nothing ended since, the end of the base backup is as far as one gets.
+    until = oldest.stopped_at if last is None else max(last.ended_at - _TICK, oldest.stopped_at)
     return replace(
         found,
         recoverable_from=oldest.stopped_at,
-        # Where nothing ended since, the end of the base backup is as far as one gets.
-        recoverable_until=oldest.stopped_at if until is None else max(until, oldest.stopped_at),
+        recoverable_until=until,
+        last_transaction_id=None if last is None else last.transaction_id,
         from_lsn=oldest.stop_lsn,
         until_lsn=reach,
         notes=tuple(proof.notes),
