@@ -49,12 +49,14 @@ class RecoveryForm:
         if not given and not self.latest:
             if not self.inclusive or self.timeline != "latest" or self.action != "promote":
                 raise RecoveryError(
-                    "how to recover is given, but not where to: give a time, an LSN or a restore point, or turn"
-                    " To the newest on"
+                    "how to recover is given, but not where to: give a time, an LSN or a restore point, or"
+                    " turn To the newest on"
                 )
             return None
         if given and self.latest:
-            raise RecoveryError("a recovery has one target; turn To the newest off, or empty the other fields")
+            raise RecoveryError(
+                "a recovery has one target; turn To the newest off, or empty the other fields"
+            )
         return RecoveryTarget.parse(
             time=self.time,
             lsn=self.lsn,
@@ -66,7 +68,12 @@ class RecoveryForm:
 
 
 def plan_steps(
-    repository: Repository, snapshots: dict[str, str], form: RecoveryForm, *, chosen: bool, paths: Sequence[str]
+    repository: Repository,
+    snapshots: dict[str, str],
+    form: RecoveryForm,
+    *,
+    chosen: bool,
+    paths: Sequence[str],
 ) -> dict[str, RecoveryPlan]:
     """Plan the recovery of the components that are clusters; empty where none is asked for.
 
@@ -84,8 +91,8 @@ def plan_steps(
     clusters = [name for name, snapshot_id in snapshots.items() if is_cluster(repository, snapshot_id)]
     if not clusters:
         raise RecoveryError(
-            f"there is nothing to recover: none of {', '.join(snapshots)} is a cluster of PostgreSQL; empty the"
-            " fields of the section PostgreSQL"
+            f"there is nothing to recover: none of {', '.join(snapshots)} is a cluster of PostgreSQL; empty"
+            " the fields of the section PostgreSQL"
         )
     if paths:
         raise RecoveryError("part of a cluster cannot be recovered; leave Paths empty, or the target")
@@ -104,6 +111,16 @@ def is_cluster(repository: Repository, snapshot_id: str) -> bool:
 
     record = repository.refresh().snapshots[snapshot_id]
     return base_of(read_manifest(repository, record)) is not None
+
+
+def set_of(repository: Repository, snapshot_id: str) -> str:
+    """Return the id of the newest backup set with a snapshot; empty where it is in none."""
+    from fastvlm_ops.core.backup.sets import list_sets
+
+    for backup in reversed(list_sets(repository)):
+        if any(member.snapshot_id == snapshot_id for member in backup.snapshots):
+            return backup.set_id
+    return ""
 
 
 def recovery_arguments(plan: RecoveryPlan, form: RecoveryForm) -> dict[str, Any]:
@@ -174,7 +191,7 @@ class ComponentChecks:
 
 
 def component_checks(component: str) -> ComponentChecks:
-    """Return the queries of a component, which a new machine may not have: that keeps no restore from working.
+    """Return the queries of a component. A new machine may lack them: that keeps nothing from working.
 
     :param component: its name
     """
@@ -186,7 +203,9 @@ def component_checks(component: str) -> ComponentChecks:
     except (DefinitionError, settings.SettingError) as error:
         return ComponentChecks(problem=f"not asked: {error}")
     if not isinstance(definition, PostgreSQLComponent):
-        return ComponentChecks(problem=f"not asked: {component} is of kind {definition.kind} in components.yaml")
+        return ComponentChecks(
+            problem=f"not asked: {component} is of kind {definition.kind} in components.yaml"
+        )
     try:
         database = BaseHook.get_connection(definition.connection).schema or "postgres"
     except AirflowNotFoundException:

@@ -223,7 +223,8 @@ def give_to(folder: Path, account: Account) -> None:
     if closed:
         raise RestoreTargetError(
             f"{folder} cannot be reached by the user {account.name}, whom the server runs as, since"
-            f" {closed[0]} is closed to others; restore into a folder that is not, or let the worker not run as root"
+            f" {closed[0]} is closed to others; restore into a folder that is not, or run the worker as"
+            " another user than root"
         )
     for path in (folder, *folder.rglob("*")):
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
