@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,9 +15,10 @@ from typing import Any
 
 import psycopg
 
-from fastvlm_ops.core.backup import FolderSource, Repository, create_snapshot
+from fastvlm_ops.core.backup import Repository, create_snapshot
+from fastvlm_ops.core.backup.postgresql.base_backup import PostgreSQLClusterSource
 from fastvlm_ops.core.backup.postgresql.cluster import identify
-from fastvlm_ops.core.backup.postgresql.lsn import HISTORY_NAME, SEGMENT_NAME, Segment, format_lsn, parse_lsn
+from fastvlm_ops.core.backup.postgresql.lsn import HISTORY_NAME, SEGMENT_NAME, Segment, parse_lsn
 from fastvlm_ops.core.backup.postgresql.programs import Programs, run_as
 from fastvlm_ops.core.backup.postgresql.recovery import RecoveryPlan, RecoveryTarget, plan_recovery, recover
 from fastvlm_ops.core.backup.postgresql.trial import TrialResult, check_recovered
@@ -55,7 +54,7 @@ class Original:
 
     def base(self) -> str:
         """Take a base backup; returns the snapshot's id."""
-        source = _Taken(self)
+        source = PostgreSQLClusterSource(url_of(self.server), programs=self.clients)
         run_key = f"run {len(self.bases)} {self.server.port}"
         result = create_snapshot(
             self.repository, source, component=self.component, kind="full", run_key=run_key
@@ -91,33 +90,6 @@ class Original:
                 )
                 shipped.append(segment)
         return shipped
-
-
-class _Taken(FolderSource):
-    kind = "postgresql"
-
-    def __init__(self, original):
-        self.original = original
-        self.folder = Path(tempfile.mkdtemp())
-        super().__init__(self.folder / "base")
-
-    @contextmanager
-    def open(self):
-        from fastvlm_ops.core.backup.postgresql.address import libpq_environment
-        before = identify(url_of(self.original.server))
-        subprocess.run([self.original.clients.path("pg_basebackup"), "-D", str(self.folder / "base"), "-X", "fetch", "-c", "fast"],
-            env=libpq_environment(url_of(self.original.server)), check=True, timeout=60)
-        after = identify(url_of(self.original.server))
-        label = (self.folder / "base" / "backup_label").read_text()
-        start = re.search(r"START WAL LOCATION: (\S+)", label)[1]
-        with super().open() as view:
-            view.evidence = {"postgresql": {"system_id": after.system_id, "version": after.version, "major": after.major, "timeline": after.timeline,
-             "start_lsn": start, "stop_lsn": format_lsn(after.current_lsn), "segment_bytes": after.segment_bytes,
-             "started_at": before.now.isoformat(), "stopped_at": after.now.isoformat(), "superuser": "fastvlm"}}
-            yield view
-        shutil.rmtree(self.folder)
-
-    def check(self): pass
 
 
 def recovered(
