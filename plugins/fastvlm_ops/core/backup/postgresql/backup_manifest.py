@@ -29,8 +29,8 @@ class WalRange:
 class BackupManifest:
     """What a manifest says.
 
-    :param files: how many it lists; those of pg_wal are never among them
-    :param size_bytes: of all that it lists
+    :param files: how many it lists outside pg_wal, of which it lists no segments
+    :param size_bytes: of those
     :param system_id: of the cluster; None before PostgreSQL 17
     """
 
@@ -94,8 +94,9 @@ class ManifestReader:
 
     def _take_item(self, item: dict[str, Any]) -> None:
         if "Size" in item:
-            self._files += 1
-            self._size_bytes += item["Size"]
+            if not item.get("Path", "").startswith("pg_wal/"):
+                self._files += 1
+                self._size_bytes += item["Size"]
         else:
             start, stop = parse_lsn(item["Start-LSN"]), parse_lsn(item["End-LSN"])
             self._ranges.append(WalRange(item["Timeline"], start, stop))
