@@ -86,3 +86,11 @@ class IncompleteSetError(BackupError):
 
 class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""
+
+
+class OtherRepositoryError(BackupError):
+    """Where the second place is to be, there is another repository, or something that is none."""
+
+
+class DivergedError(BackupError):
+    """The log of the second place says what the first one's does not: somebody has backed up into it."""
