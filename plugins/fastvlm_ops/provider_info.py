@@ -224,6 +224,15 @@ def _options() -> dict[str, Any]:
             "Default: none, so that none are written.",
             "/var/lib/prometheus/node-exporter",
         ),
+        "pruning_conn_id": {
+            "description": "Connection, of type fastvlm_s3, of the tasks of backup_maintenance that remove"
+            " backups, so that no other needs the permission to delete. It leads to the same repository."
+            " Default: fastvlm_s3.",
+            "type": "string",
+            "default": None,
+            "example": "fastvlm_s3_pruning",
+            "version_added": "0.1.0",
+        },
     }
 
 

@@ -90,6 +90,12 @@ def database_path() -> Path:
     return path
 
 
+def pruning_conn_id() -> str:
+    """Return the connection of the tasks that remove backups: ``fastvlm_s3`` unless set."""
+    value = conf.get(SECTION, "pruning_conn_id", fallback="")
+    return (value or "").strip() or "fastvlm_s3"
+
+
 def metrics_dir() -> Path | None:
     """Return the folder that metrics are written to, for Prometheus's node exporter; None where it is unset.
 

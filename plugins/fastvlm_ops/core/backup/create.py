@@ -16,9 +16,12 @@ from typing import Any, Literal
 
 import fastvlm_ops
 from fastvlm_ops.core.backup.chunking import require_compiled_chunker
+from fastvlm_ops.core.backup.clocks import clock_warnings
 from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
+from fastvlm_ops.core.backup.index import ChunkIndex
 from fastvlm_ops.core.backup.memory import keep_freed_memory
+from fastvlm_ops.core.backup.packs import parse_records
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest
 from fastvlm_ops.core.backup.repository import Repository
@@ -149,8 +152,9 @@ def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
     started, started_ns = datetime.now(UTC), time.time_ns()
     snapshot_id = f"{job.component}-{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     meter = ProgressMeter("backup", job.component, progress)
-    warnings: list[str] = []
+    warnings = clock_warnings(job.repository.storage.now())
     index = job.repository.load_index(warnings.append)
+    warnings += _losses(index)
     parent = _find_parent(job, warnings.append)
     prefix = f"index/{job.component}/{snapshot_id}"
     with ChunkWriter(job.repository, index, prefix, meter, check_packs=job.kind == "full") as writer:
@@ -185,6 +189,19 @@ def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
             body = _commit(run, manifest)
     meter.report()
     return _result(body, reused=False, duration_seconds=meter.elapsed_seconds)
+
+
+def _losses(index: ChunkIndex) -> list[str]:
+    """Packs that are gone or truncated, and hold what is nowhere else."""
+    found = []
+    for pack in index.lost:
+        records = parse_records(pack.records, pack.name)
+        if not all(index.find_all([record.chunk_id for record in records])):
+            found.append(
+                f"{pack.name} is missing or truncated: what the source still has of it is stored again, "
+                "older snapshots may lack the rest"
+            )
+    return found
 
 
 def _says_the_same(manifest: dict[str, Any], parent: dict[str, Any]) -> bool:

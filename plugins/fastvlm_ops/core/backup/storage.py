@@ -29,9 +29,11 @@ from botocore.exceptions import (
 from botocore.loaders import Loader
 from botocore.utils import parse_timestamp
 
+from fastvlm_ops.core.backup.clocks import say_ahead
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
     BucketNotFoundError,
+    ClockError,
     CorruptionError,
     CredentialsError,
     ObjectLockError,
@@ -366,6 +368,8 @@ class S3Storage:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _CREDENTIAL_CODES:
             return CredentialsError(f"{self._endpoint} refuses the credentials ({code})")
+        if code == "RequestTimeTooSkewed":
+            return ClockError(f"{self._endpoint} refuses the time of requests: {say_ahead(self.now())}")
         if code in _DENIED_CODES:
             permission = {
                 "ListObjectsV2": "ListBucket",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
-
+from fastvlm_ops.operators.approving import AskPersonOperator, rejection
 from fastvlm_ops.operators.backup.plan_restore import RestoreStep, check_unused, restore_step
 from fastvlm_ops.operators.backup.shared import RepositoryOperator
 from fastvlm_ops.operators.shared import EvidenceOperator, run_key
@@ -17,12 +15,9 @@ if TYPE_CHECKING:
 
     from fastvlm_ops.core.backup.repository import Repository
 
-#: XCom of how an approval was decided.
-DECISION_KEY = "decision"
 
-
-class ApproveRestoreOperator(ApprovalOperator):
-    """Ask a person before a restore replaces anything; without an answer in time, it is rejected.
+class ApproveRestoreOperator(AskPersonOperator):
+    """Ask a person before a restore replaces anything.
 
     Must stand directly before the tasks that restore, and them only: those are skipped on rejection.
 
@@ -31,38 +26,20 @@ class ApproveRestoreOperator(ApprovalOperator):
     """
 
     template_fields: Sequence[str] = ("request", "timeout_minutes")
+    question = "Replace files by a restore?"
+    skips_on_rejection = True
 
-    def __init__(self, *, request: Any, timeout_minutes: Any, **kwargs: Any) -> None:
-        super().__init__(
-            subject="Replace files by a restore?",
-            defaults=self.REJECT,
-            response_timeout=timedelta(hours=4),
-            **kwargs,
-        )
+    def __init__(self, *, request: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.request = request
-        self.timeout_minutes = timeout_minutes
 
-    def execute(self, context: Context) -> Any:
-        """Ask, unless nothing would be replaced."""
-        if not self.request["needed"]:
-            self.log.info("Nothing would be replaced, or it is a dry run: nobody has to be asked")
-            return {"needed": False}
-        self.response_timeout = timedelta(minutes=float(self.timeout_minutes))
-        self.body = request_text(self.request)
-        self.log.info(self.body)
-        return super().execute(context)
+    def is_needed(self) -> bool:
+        """Return whether anything would be replaced."""
+        return bool(self.request["needed"])
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Take the answer; a rejection skips what follows."""
-        approved = event.get("chosen_options") == [self.APPROVE]
-        user = event.get("responded_by_user") or {}
-        decision = {"needed": True, "approved": approved, "timed_out": bool(event.get("timedout"))}
-        decision["by"] = user.get("name")
-        # Before the parent class raises what skips the restore: the verdict has to know.
-        context["ti"].xcom_push(key=DECISION_KEY, value=decision)
-        self.log.info(decision_text(decision))
-        super().execute_complete(context, event)
-        return decision
+    def describe(self) -> str:
+        """Return what would be replaced."""
+        return request_text(self.request)
 
 
 class RestoreBackupOperator(RepositoryOperator):
@@ -223,11 +200,7 @@ class ConfirmRestoreOperator(EvidenceOperator):
         return {"dry_run": self.dry_run, "components": list(results), "replaced_in": replaced}
 
     def _rejection(self, context: Context) -> str | None:
-        """Return why a person, or nobody, has kept it from being restored."""
-        if self.approval_task_id is None:
-            return None
-        decision = context["ti"].xcom_pull(task_ids=self.approval_task_id, key=DECISION_KEY)
-        return None if not decision or decision["approved"] else decision_text(decision)
+        return None if self.approval_task_id is None else rejection(context, self.approval_task_id)
 
 
 def request_text(request: dict[str, Any]) -> str:
@@ -250,14 +223,3 @@ def request_text(request: dict[str, Any]) -> str:
         for step in request["steps"]
     ]
     return "\n".join(lines)
-
-
-def decision_text(decision: dict[str, Any]) -> str:
-    """Return how it was decided, for people.
-
-    :param decision: XCom ``decision`` of :class:`ApproveRestoreOperator`
-    """
-    if decision["timed_out"]:
-        return "nobody answered in time, which rejects it: nothing was touched"
-    who = decision["by"] or "somebody"
-    return f"approved by {who}" if decision["approved"] else f"rejected by {who}: nothing was touched"
