@@ -98,6 +98,14 @@ class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""
 
 
+class OtherRepositoryError(BackupError):
+    """Where the second place is to be, there is another repository, or something that is none."""
+
+
+class DivergedError(BackupError):
+    """The log of the second place says what the first one's does not: somebody has backed up into it."""
+
+
 class RecoveryError(BackupError):
     """A target that a recovery cannot reach: not within the window, behind a gap, on another timeline."""
 
