@@ -37,7 +37,7 @@ from fastvlm_ops.core.store.tables import backup as tables
 from tests.integration.backup.conftest import PASSPHRASE
 
 NAMES = ["models", "configuration"]
-TABLES = (tables.sets, tables.snapshots, tables.members, tables.checks)
+TABLES = (tables.sets, tables.snapshots, tables.members, tables.checks, tables.verifications)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def back_up(repository: Repository, sources: dict[str, FolderSource], run: str, 
 def rows(store: Store) -> list[list[tuple[Any, ...]]]:
     """All rows of the catalogue, and how far it has read."""
     with store.read() as connection:
-        found = [sorted(map(tuple, connection.execute(select(table)))) for table in TABLES]
+        found = [sorted(map(tuple, connection.execute(select(table))), key=repr) for table in TABLES]
         columns = tables.catalogue.c
         place = select(columns.repository_id, columns.sequence, columns.digest)
         return [*found, list(map(tuple, connection.execute(place)))]

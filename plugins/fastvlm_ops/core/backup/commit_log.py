@@ -28,6 +28,8 @@ _CLAIM_SECONDS = 300
 _REFUSALS = 4  # a listing costs as much as a few of them
 _READERS = 4
 _KEYS_KEPT = 500
+_VERIFICATIONS_KEPT = 100  # at two a week, those of about a year
+_VERIFICATIONS_KEPT = 100  # two a week: of about a year
 _INHERITED = {"manifest", "sha256", "files", "size_bytes", "warnings"}
 
 # Levels of verification that look at what packs hold: only they let a snapshot count as verified.
@@ -43,6 +45,7 @@ class LogState:
     ``checks`` maps ids of snapshots to the last entry of each kind about them: ``verified`` (found intact),
     ``damaged`` (until a check that looks where it was found finds nothing), ``restored``. ``recorded`` maps
     the keys of the newest 500 such entries to their seq, so that a retried task adds none twice.
+    ``verifications`` are the newest 100 ``verified`` entries, oldest first, with counts in place of ids.
     """
 
     seq: int = 0
@@ -52,6 +55,7 @@ class LogState:
     condemned: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     recorded: dict[str, int] = field(default_factory=dict)
+    verifications: list[dict[str, Any]] = field(default_factory=list)
 
     def condemned_names(self, member: str) -> set[str]:
         """Names of ``packs`` or ``indexes`` that must be taken as gone."""
@@ -77,6 +81,7 @@ class LogState:
             "condemned": self.condemned,
             "checks": self.checks,
             "recorded": self.recorded,
+            "verifications": self.verifications,
         }
 
     def fold(self, entry: dict[str, Any], digest: str) -> None:
@@ -112,6 +117,7 @@ class LogState:
         # Earlier versions wrote neither: what was checked before is then unknown to every reader alike.
         self.checks = {snapshot_id: dict(kinds) for snapshot_id, kinds in body.get("checks", {}).items()}
         self.recorded = dict(body.get("recorded", {}))
+        self.verifications = list(body.get("verifications", []))
 
     def _fold_forget(self, body: dict[str, Any]) -> None:
         for snapshot_id in body["snapshots"]:
@@ -136,6 +142,7 @@ class LogState:
             return
         about = {name: body[name] for name in (*common, "level", "share")}
         damaged = set(body["damaged"])
+        self._fold_verification(about, body)
         for snapshot_id in body["damaged"]:
             self._note(snapshot_id, "damaged", about)
         for snapshot_id in body["snapshots"]:
@@ -146,6 +153,11 @@ class LogState:
                 del self.checks[snapshot_id]["damaged"]
             if body["level"] in _CONTENT_LEVELS:
                 self._note(snapshot_id, "verified", about)
+
+    def _fold_verification(self, about: dict[str, Any], body: dict[str, Any]) -> None:
+        counts = {"snapshots": len(body["snapshots"]), "damaged": len(body["damaged"])}
+        row = {**about, **counts, "ok": body["ok"], "result": body.get("result")}
+        self.verifications = [*self.verifications, row][-_VERIFICATIONS_KEPT:]
 
     def _note(self, snapshot_id: str, kind: str, about: dict[str, Any]) -> None:
         if snapshot_id in self.snapshots:  # else it was forgotten meanwhile
