@@ -20,6 +20,7 @@ from fastvlm_ops.core.backup.catalogue_rows import (
 )
 from fastvlm_ops.core.backup.nearest import Candidate, nearest_intact
 from fastvlm_ops.core.backup.progress import format_bytes
+from fastvlm_ops.core.backup.prunings import newest_by_status
 from fastvlm_ops.core.store import Store
 from fastvlm_ops.core.store.tables import backup as tables
 
@@ -156,6 +157,10 @@ class Catalogue:
         with self._store.read() as connection:
             rows = connection.execute(query).mappings().all()
         return [Verification(**{**row, "named_objects": tuple(row["named_objects"])}) for row in rows]
+
+    def prunings(self) -> dict[str, datetime]:
+        """When the newest plan of pruning of each status was made."""
+        return newest_by_status(self._store)
 
     def components(
         self, objectives: Mapping[str, timedelta | None], *, now: datetime | None = None

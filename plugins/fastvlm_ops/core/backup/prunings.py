@@ -43,10 +43,10 @@ class Pruning:
     dry_run: bool
     forgotten_sets: int
     forgotten_snapshots: int
-    packs: int
-    total_bytes: int
-    removed_bytes: int
-    copied_bytes: int
+    packs: int | None
+    total_bytes: int | None
+    removed_bytes: int | None
+    copied_bytes: int | None
     deleted_objects: int | None
     deleted_bytes: int | None
     locked_objects: int | None
