@@ -28,6 +28,8 @@ _CLAIM_SECONDS = 300
 _REFUSALS = 4  # a listing costs as much as a few of them
 _READERS = 4
 _KEYS_KEPT = 500
+_VERIFICATIONS_KEPT = 100  # at two a week, those of about a year
+_VERIFICATIONS_KEPT = 100  # two a week: of about a year
 _INHERITED = {"manifest", "sha256", "files", "size_bytes", "warnings"}
 
 CONDEMNED = ("packs", "indexes", "manifests", "wal")
@@ -47,6 +49,7 @@ class LogState:
     ``damaged`` (until a check that looks where it was found finds nothing), ``restored``. ``recorded`` maps
     the keys of the newest 500 such entries, and of those that forget and condemn, to their seq, so that a
     retried task adds none twice.
+    ``verifications`` are the newest 100 ``verified`` entries, oldest first, with counts in place of ids.
 
     ``condemned`` holds the condemn entries of which not everything is known to be deleted, see
     :meth:`_fold_swept`. ``remembered`` is of this reader alone, in no checkpoint: every name in a condemn
@@ -61,6 +64,7 @@ class LogState:
     condemned: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     recorded: dict[str, int] = field(default_factory=dict)
+    verifications: list[dict[str, Any]] = field(default_factory=list)
     remembered: dict[str, set[str]] = field(
         default_factory=lambda: {member: set() for member in CONDEMNED}, compare=False, repr=False
     )
@@ -89,6 +93,7 @@ class LogState:
             "condemned": self.condemned,
             "checks": self.checks,
             "recorded": self.recorded,
+            "verifications": self.verifications,
         }
 
     def fold(self, entry: dict[str, Any], digest: str) -> None:
@@ -129,6 +134,7 @@ class LogState:
         # Earlier versions wrote neither: what was checked before is then unknown to every reader alike.
         self.checks = {snapshot_id: dict(kinds) for snapshot_id, kinds in body.get("checks", {}).items()}
         self.recorded = dict(body.get("recorded", {}))
+        self.verifications = list(body.get("verifications", []))
 
     def _fold_forget(self, body: dict[str, Any]) -> None:
         self._record(body)
@@ -186,6 +192,7 @@ class LogState:
             return
         about = {name: body[name] for name in (*common, "level", "share")}
         damaged = set(body["damaged"])
+        self._fold_verification(about, body)
         for snapshot_id in body["damaged"]:
             self._note(snapshot_id, "damaged", about)
         for snapshot_id in body["snapshots"]:
@@ -196,6 +203,11 @@ class LogState:
                 del self.checks[snapshot_id]["damaged"]
             if body["level"] in _CONTENT_LEVELS:
                 self._note(snapshot_id, "verified", about)
+
+    def _fold_verification(self, about: dict[str, Any], body: dict[str, Any]) -> None:
+        counts = {"snapshots": len(body["snapshots"]), "damaged": len(body["damaged"])}
+        row = {**about, **counts, "ok": body["ok"], "result": body.get("result")}
+        self.verifications = [*self.verifications, row][-_VERIFICATIONS_KEPT:]
 
     def _note(self, snapshot_id: str, kind: str, about: dict[str, Any]) -> None:
         if snapshot_id in self.snapshots:  # else it was forgotten meanwhile

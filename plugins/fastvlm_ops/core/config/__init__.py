@@ -1,5 +1,6 @@
 """Models and readers of the files in ``include/``, the only files that an operator edits."""
 
+from fastvlm_ops.core.config.backup_policy import ObjectLock, Pruning, Retention
 from fastvlm_ops.core.config.capacity import CAPACITY_FILE, RESOURCES, Capacity, Resource, load_capacity
 from fastvlm_ops.core.config.components import (
     COMPONENTS_FILE,
@@ -9,7 +10,7 @@ from fastvlm_ops.core.config.components import (
     Component,
     Components,
     FilesComponent,
-    Retention,
+    PostgreSQLComponent,
     SQLiteComponent,
     load_components,
     load_watched_components,
@@ -46,7 +47,10 @@ __all__ = [
     "DeviceDefinition",
     "FilesComponent",
     "ModelDefinition",
+    "ObjectLock",
+    "PostgreSQLComponent",
     "Problem",
+    "Pruning",
     "Resource",
     "Retention",
     "SQLiteComponent",
