@@ -42,6 +42,12 @@ class AccessDeniedError(StorageError):
     retryable = False
 
 
+class ClockError(StorageError):
+    """The endpoint refuses requests because this machine's clock is too far from its own."""
+
+    retryable = False
+
+
 class UnsafeEndpointError(StorageError):
     """The endpoint ignores ``If-None-Match``, so that two writers could destroy each other's commits."""
 
@@ -92,5 +98,25 @@ class IncompleteSetError(BackupError):
     """A backup set cannot be published because a component has no snapshot in this run."""
 
 
+class PruningRefusedError(BackupError):
+    """Forgetting or collecting would take away more than it may, or cannot tell what is needed."""
+
+
 class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""
+
+
+class OtherRepositoryError(BackupError):
+    """Where the second place is to be, there is another repository, or something that is none."""
+
+
+class DivergedError(BackupError):
+    """The log of the second place says what the first one's does not: somebody has backed up into it."""
+
+
+class RecoveryError(BackupError):
+    """A target that a recovery cannot reach: not within the window, behind a gap, on another timeline."""
+
+
+class TrialError(BackupError):
+    """What was recovered does not start, does not reach its target, or fails a check."""

@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any, NamedTuple, TypeVar
 
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
+from fastvlm_ops.core.backup.identifiers import require_name
 from fastvlm_ops.core.backup.index import ChunkIndex, Location
 from fastvlm_ops.core.backup.packs import check_chunk, open_frame
 from fastvlm_ops.core.backup.repository import Repository
@@ -35,6 +36,7 @@ def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, A
 
     :raises CorruptionError: when it is missing, differs from the log's checksum, or is of another format.
     """
+    require_name(record["snapshot_id"], "a snapshot")
     name = record["manifest"]
     try:
         data = repository.storage.get(name, limit_bytes=_MANIFEST_LIMIT_BYTES)
@@ -138,13 +140,21 @@ class ChunkReader:
         problem: Exception | None = None
         for location in self._index.locations(chunk_id):
             try:
-                with self._lock:
-                    return self._cut(chunk_id, location, self._frame(location))
+                return self.get_from(location)
             except (CorruptionError, ObjectNotFoundError) as error:
                 problem = error
         if problem is None:
             self.locate(chunk_id)
         raise CorruptionError(f"chunk {chunk_id.hex()} cannot be read: {problem}") from problem
+
+    def get_from(self, location: Location) -> bytes:
+        """The bytes of a chunk, from this place and no other.
+
+        :raises CorruptionError: when it is damaged there.
+        :raises ObjectNotFoundError: when the pack is gone.
+        """
+        with self._lock:
+            return self._cut(location.record.chunk_id, location, self._frame(location))
 
     def ids(self, id_list: IdList) -> Iterator[bytes]:
         """The ids of an id list, nested or not."""

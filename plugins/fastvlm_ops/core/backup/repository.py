@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config.json"
 _CONFIG_LIMIT_BYTES = 1 << 20
 _READERS = 4
-_LISTED = ("log/", "index/", "packs/")
+_LISTED = ("index/", "packs/")
+_INDEX_ATTEMPTS = 3
 # What reads and writes chunks: with NumPy, a quarter of the time it takes to import this package.
 _OF_CHUNKS = ("fastvlm_ops.core.backup.reading", "fastvlm_ops.core.backup.chunking")
 
@@ -87,6 +88,11 @@ class Repository:
 
     def refresh(self) -> LogState:
         """The log as it stands now; the first time, as :func:`open_repository` listed it."""
+        if "log/" not in self._listings and self.log.state.seq == 0:
+            # It may begin at a checkpoint that is younger than those listings, and so not say which of the
+            # names in them are gone.
+            self._listings.clear()
+            self._first_index = None
         if "index/" not in self._listings or self._segments:
             return self.log.refresh(self._listed("log/"))
         from fastvlm_ops.core.backup.index import read_segment
@@ -111,16 +117,21 @@ class Repository:
                 warn(problem)
             return index
         fetched, self._segments = self._segments, {}
-        return load_index(
-            self.storage,
-            self.ring,
-            self.repository_id,
-            self.log.state,
-            warn=warn,
-            segments=self._listed("index/"),
-            fetched=fetched,
-            packs=self._listed("packs/"),
-        )
+        for _ in range(_INDEX_ATTEMPTS):
+            loaded = load_index(
+                self.storage,
+                self.ring,
+                self.repository_id,
+                self.log.state,
+                warn=warn,
+                segments=self._listed("index/"),
+                fetched=fetched,
+                packs=self._listed("packs/"),
+            )
+            seq = self.log.state.seq
+            if not loaded.lost or self.log.refresh().seq == seq:
+                break  # else a collection may have gone on between the listings: what it moved is elsewhere
+        return loaded
 
     def chunker(self, name: str) -> ContentChunker:
         """A chunker with this repository's parameters and seed: ``content`` or ``tree``."""
@@ -155,16 +166,31 @@ def open_repository(storage: S3Storage, secret: Secrets, *, chunks: bool = False
     config = peek_line(data, name)
     if config.get("format") != FORMAT:
         raise CorruptionError(f"{name}: format {config.get('format')!r}; this version reads format {FORMAT}")
-    with ThreadPoolExecutor(len(_LISTED) + 1, thread_name_prefix="list") as pool:
-        listings: dict[str, Callable[[], list[ObjectInfo]]] = {
-            prefix: pool.submit(lambda below: list(storage.list(below)), prefix).result
-            for prefix in (_LISTED if chunks else ())
-        }
+    listings: dict[str, Callable[[], list[ObjectInfo]]] = {}
+    with ThreadPoolExecutor(len(_LISTED) + 2, thread_name_prefix="list") as pool:
         if chunks:
+            listings = _list_in_order(storage, pool)
             pool.submit(lambda: [importlib.import_module(name) for name in _OF_CHUNKS])
         ring = open_ring(storage, str(config.get("repository_id")), secret)
     verify_line(data, ring.log_key, name)
     return Repository(storage, ring, data, listings)
+
+
+def _list_in_order(storage: S3Storage, pool: ThreadPoolExecutor) -> dict[str, Callable[[], list[ObjectInfo]]]:
+    """List the log, then packs and index segments side by side.
+
+    Names that were swept leave the log's state, and a reader may begin at a checkpoint that lacks them. So
+    what is listed must be what there was after such a checkpoint was: it was written after they had been
+    deleted.
+    """
+
+    def listed(below: str, after: Future[list[ObjectInfo]] | None = None) -> list[ObjectInfo]:
+        if after is not None:
+            after.result()
+        return list(storage.list(below))
+
+    log = pool.submit(listed, "log/")
+    return {"log/": log.result, **{below: pool.submit(listed, below, log).result for below in _LISTED}}
 
 
 def initialise_repository(storage: S3Storage, secret: Secrets) -> Repository:
