@@ -18,6 +18,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "FastVLM backup repository", "tags": ["service"]},
             {"integration-name": "Prometheus", "tags": ["service"]},
             {"integration-name": "Airflow's own database", "tags": ["software"]},
+            {"integration-name": "PostgreSQL clusters", "tags": ["software"]},
             {"integration-name": "Apple devices", "tags": ["hardware"]},
         ],
         "operators": [
@@ -53,6 +54,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Airflow's own database",
                 "python-modules": ["fastvlm_ops.hooks.airflow_db"],
             },
+            {"integration-name": "PostgreSQL clusters", "python-modules": ["fastvlm_ops.hooks.postgresql"]},
             {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.hooks.apple_device"]},
         ],
         "extra-links": [

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import DefinitionError
 from fastvlm_ops.core.config.components import PostgreSQLComponent
 from fastvlm_ops.core.config.errors import Problem
-from fastvlm_ops.hooks.operations_db import OperationsDatabaseError, connection_url
+from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -47,14 +44,7 @@ def cluster_url(conn_id: str) -> URL:
     :param conn_id: a connection of type ``postgres``
     :raises OperationsDatabaseError: it is not defined, of another type, or a field cannot be used
     """
-    try:
-        url = connection_url(BaseHook.get_connection(conn_id))
-    except AirflowNotFoundException:
-        message = "is not defined; create it with the type postgres, and a user that has REPLICATION"
-        raise OperationsDatabaseError(conn_id, message) from None
-    if url.drivername == "sqlite":
-        raise OperationsDatabaseError(conn_id, "is of type 'sqlite'; it must be postgres")
-    return url
+    return PostgreSQLClusterHook(conn_id).url()
 
 
 def wal_rules(component: PostgreSQLComponent, slot: str) -> WalRules:
