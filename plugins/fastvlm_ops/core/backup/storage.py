@@ -159,7 +159,7 @@ class S3Storage:
         self.policy = policy or ObjectPolicy()
         self._versions = Versions(client, bucket, self._call, self.now)
         self._told: tuple[datetime, float] | None = None  # S3's time, and ours on the monotonic clock then
-        self._meter = meter_of(client)
+        self._usage_meter = meter_of(client)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
@@ -167,7 +167,7 @@ class S3Storage:
     @property
     def usage(self) -> Usage:
         """What this client has used so far; all that use it share the count."""
-        return self._meter.usage
+        return self._usage_meter.usage
 
     def check_bucket(self) -> None:
         """The bucket exists and these credentials may list it."""
@@ -266,7 +266,7 @@ class S3Storage:
                     if attempt == _BODY_ATTEMPTS:
                         raise self._translate("GetObject", name, error) from error
                 finally:
-                    self._meter.received(body.tell())
+                    self._usage_meter.received(body.tell())
             attempt += 1
 
     def head(self, name: str) -> ObjectInfo:
@@ -380,7 +380,7 @@ class S3Storage:
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
         if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
             return ObjectLockError(
-                f"bucket {self.bucket!r} does not take locked objects ({code}): create it with Object Lock, or "
+                f"bucket {self.bucket!r} takes no locked objects ({code}): create it with Object Lock, or "
                 "switch off locking"
             )
         if code == "NoSuchBucket":
