@@ -182,9 +182,9 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
             return None
         if rejected:
             return PruningIncompleteError(f"nothing was removed: {rejected}")
-        if not self.forgotten:
+        if not self.forgotten or not self.forgotten["done"]:
             return PruningIncompleteError("nothing was removed; see the task that forgets backups")
-        if not self.collected:
+        if not self.collected or not self.collected["done"]:
             return PruningIncompleteError(
                 "backups were forgotten, but what only they needed was not removed, or not all of it; see the"
                 " task that collects. The next run goes on with it"
