@@ -84,5 +84,9 @@ class IncompleteSetError(BackupError):
     """A backup set cannot be published because a component has no snapshot in this run."""
 
 
+class PruningRefusedError(BackupError):
+    """Forgetting or collecting would take away more than it may, or cannot tell what is needed."""
+
+
 class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""

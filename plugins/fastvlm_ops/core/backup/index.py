@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +83,16 @@ def decode_segment(payload: bytes, name: str) -> tuple[list[str], list[PackRecor
     return supersedes, packs
 
 
+class ChunkTable(NamedTuple):
+    """Every record of an index as arrays: ``order`` are the rows by the first eight bytes of their ids."""
+
+    packs: list[tuple[str, int]]
+    records: np.ndarray
+    pack_of_row: np.ndarray
+    order: np.ndarray
+    prefixes: np.ndarray
+
+
 class SegmentInfo(NamedTuple):
     """A segment as it was listed and read; ``packs`` is what it names, nothing where it is damaged."""
 
@@ -99,7 +110,8 @@ class ChunkIndex:
     ``lost`` holds packs that a segment names but the bucket lacks (or holds with another size),
     ``adopted`` those found without a segment: a run died before it could write one. ``listed`` maps all
     packs of the bucket to their sizes, ``damaged`` segments and unindexed packs to why they are unusable,
-    ``segments`` those that were listed and not condemned to what they name.
+    ``segments`` those that were listed and not condemned to what they name. ``stored_at`` says when packs
+    were stored, by S3's clock; ``condemned`` are packs that are there yet though they count as gone.
     """
 
     lost: list[PackRecords] = field(default_factory=list)
@@ -107,6 +119,8 @@ class ChunkIndex:
     listed: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     segments: dict[str, SegmentInfo] = field(default_factory=dict)
+    stored_at: dict[str, datetime] = field(default_factory=dict)
+    condemned: dict[str, int] = field(default_factory=dict)
     _packs: list[tuple[str, int]] = field(default_factory=list)
     _records: bytes = b""
     _pack_of_row: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
@@ -138,6 +152,11 @@ class ChunkIndex:
         bounds = np.searchsorted(self._pack_of_row, np.arange(len(self._packs) + 1)) * RECORD.size
         for number, (name, size_bytes) in enumerate(self._packs):
             yield PackRecords(name, size_bytes, self._records[bounds[number] : bounds[number + 1]])
+
+    def table(self) -> ChunkTable:
+        """For what works on all chunks at once; copies nothing."""
+        records = np.frombuffer(self._records, RECORDS)
+        return ChunkTable(self._packs, records, self._pack_of_row, self._rows, self._prefixes)
 
     def without(self, frames: Mapping[str, Container[int]]) -> ChunkIndex:
         """An index of the same packs, but for some frames of some of them."""
@@ -302,6 +321,8 @@ def load_index(
     present = [pack for pack in indexed.values() if listed.get(pack.name) == pack.size_bytes]
     index = ChunkIndex.build([*present, *adopted])
     index.adopted, index.listed, index.damaged, index.segments = adopted, listed, damaged, infos
+    index.stored_at = {info.name: info.last_modified for info in packs}
+    index.condemned = {info.name: info.size_bytes for info in packs if info.name in condemned}
     index.lost = [
         pack
         for pack in indexed.values()

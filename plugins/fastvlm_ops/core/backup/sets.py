@@ -115,7 +115,11 @@ class _PublishedError(Exception):
 
 def list_sets(repository: Repository) -> list[BackupSet]:
     """Published sets, oldest first."""
-    state = repository.refresh()
+    return sets_of(repository.refresh())
+
+
+def sets_of(state: LogState) -> list[BackupSet]:
+    """Published sets of a state of the log, oldest first."""
     return [_from_body(state, body) for body in state.sets.values()]
 
 
