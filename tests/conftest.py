@@ -11,9 +11,10 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
 ROOT = Path(__file__).resolve().parents[1]
+_FILES_SHOWN = 30
 
 # Nothing is written outside the project: neither pytest's folders nor what a test or a library makes itself.
 _TEMPORARY = ROOT / ".pytest_cache" / "tmp"
@@ -32,9 +34,20 @@ os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_TEMPORARY)
 tempfile.tempdir = None
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers."""
-    config.addinivalue_line("markers", "integration: starts real servers; takes seconds to minutes")
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """With ``--durations``, also the seconds of each file: a process runs a file whole, so that the longest
+    bounds how long all of them take.
+    """
+    if config.getoption("durations") is None:
+        return
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section(f"files, {sum(seconds.values()):.0f} s in all")
+    for file, duration in seconds.most_common(_FILES_SHOWN):
+        terminalreporter.write_line(f"{duration:8.1f} s {file}")
 
 
 @pytest.fixture(scope="session")

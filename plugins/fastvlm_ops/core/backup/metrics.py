@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from fastvlm_ops.core.backup.catalogue import Catalogue, ComponentState, Verification
 from fastvlm_ops.core.backup.commit_log import looks_where
+from fastvlm_ops.core.backup.wal_windows import WalCollector
 
 METRICS_FILE = "fastvlm_backup.prom"
 
@@ -147,6 +148,7 @@ def write_metrics(catalogue: Catalogue, objectives: Mapping[str, timedelta], fol
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_BackupCollector(catalogue, objectives))
+    registry.register(WalCollector(catalogue.store))
     path = folder / METRICS_FILE
     write_to_textfile(str(path), registry)
     return path

@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any, NamedTuple, TypeVar
 
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
+from fastvlm_ops.core.backup.identifiers import require_name
 from fastvlm_ops.core.backup.index import ChunkIndex, Location
 from fastvlm_ops.core.backup.packs import check_chunk, open_frame
 from fastvlm_ops.core.backup.repository import Repository
@@ -35,6 +36,7 @@ def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, A
 
     :raises CorruptionError: when it is missing, differs from the log's checksum, or is of another format.
     """
+    require_name(record["snapshot_id"], "a snapshot")
     name = record["manifest"]
     try:
         data = repository.storage.get(name, limit_bytes=_MANIFEST_LIMIT_BYTES)

@@ -18,7 +18,8 @@ from fastvlm_ops.core.backup.errors import (
     RepositoryNotFoundError,
     UnsafeEndpointError,
 )
-from fastvlm_ops.core.backup.keys import KeyRing, open_ring, write_passphrase_slot
+from fastvlm_ops.core.backup.key_epochs import open_ring
+from fastvlm_ops.core.backup.keys import KeyRing, Secrets, secrets_of, write_slot
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
 from fastvlm_ops.core.backup.storage import IGNORED, ObjectInfo, S3Storage, probe_conditional_writes
 
@@ -146,12 +147,13 @@ class Repository:
         return unseal(self.ring, self.repository_id, kind, name, data, limit_bytes=limit_bytes)
 
 
-def open_repository(storage: S3Storage, passphrase: str, *, chunks: bool = False) -> Repository:
+def open_repository(storage: S3Storage, secret: Secrets, *, chunks: bool = False) -> Repository:
     """Open the repository at this bucket and prefix.
 
+    :param secret: a passphrase, or the contents of a key file; of several, tried in order, one has to fit
     :param chunks: they will be read or written, so that log, index and packs will be asked for: they are
         listed, by names and sizes only, and what works on chunks is imported, while the key is derived from
-        the passphrase.
+        the secret.
     :raises RepositoryNotFoundError: there is none.
     :raises WrongKeyError: before anything else is read.
     :raises CorruptionError: its configuration is damaged or of another format.
@@ -169,7 +171,7 @@ def open_repository(storage: S3Storage, passphrase: str, *, chunks: bool = False
         if chunks:
             listings = _list_in_order(storage, pool)
             pool.submit(lambda: [importlib.import_module(name) for name in _OF_CHUNKS])
-        ring = open_ring(storage, str(config.get("repository_id")), passphrase)
+        ring = open_ring(storage, str(config.get("repository_id")), secret)
     verify_line(data, ring.log_key, name)
     return Repository(storage, ring, data, listings)
 
@@ -191,22 +193,24 @@ def _list_in_order(storage: S3Storage, pool: ThreadPoolExecutor) -> dict[str, Ca
     return {"log/": log.result, **{below: pool.submit(listed, below, log).result for below in _LISTED}}
 
 
-def initialise_repository(storage: S3Storage, passphrase: str) -> Repository:
+def initialise_repository(storage: S3Storage, secret: Secrets) -> Repository:
     """Create a repository, or open the one that is there. Two at once end in the same one.
 
-    The key slot goes first, below the id it belongs to; ``config.json``, claimed, decides whose id counts.
+    The key slots go first, below the id they belong to; ``config.json``, claimed, decides whose id counts.
 
+    :param secret: what opens it from now on: each of several by itself
     :raises UnsafeEndpointError: the endpoint ignores conditional writes.
     """
     try:
-        return open_repository(storage, passphrase)
+        return open_repository(storage, secret)
     except RepositoryNotFoundError:
         probe_conditional_writes(storage)
     from fastvlm_ops.core.backup.chunking import CONTENT_PARAMETERS, TREE_PARAMETERS
 
     ring = KeyRing.generate()
     repository_id = uuid.uuid4().hex
-    write_passphrase_slot(storage, repository_id, ring, passphrase)
+    for each in secrets_of(secret):
+        write_slot(storage, repository_id, ring, each)
     config = {
         "format": FORMAT,
         "repository_id": repository_id,
@@ -214,4 +218,4 @@ def initialise_repository(storage: S3Storage, passphrase: str) -> Repository:
         "chunkers": {"content": asdict(CONTENT_PARAMETERS), "tree": asdict(TREE_PARAMETERS)},
     }
     storage.claim(CONFIG_NAME, sign_line(config, ring.log_key))
-    return open_repository(storage, passphrase)
+    return open_repository(storage, secret)

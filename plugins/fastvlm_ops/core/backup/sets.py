@@ -9,6 +9,7 @@ from typing import Any
 
 from fastvlm_ops.core.backup.commit_log import LogState, seq_of
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, IncompleteSetError
+from fastvlm_ops.core.backup.identifiers import require_name
 from fastvlm_ops.core.backup.repository import Repository
 
 LATEST = "latest"
@@ -50,8 +51,10 @@ class BackupSet:
 
 
 def _from_body(state: LogState, body: dict[str, Any], *, reused: bool = False) -> BackupSet:
+    require_name(body["set_id"], "a backup set")
     members = []
     for component, snapshot_id in body["snapshots"].items():
+        require_name(component, f"a component of {body['set_id']}")
         record = state.snapshots[snapshot_id]
         fields = (record["files"], record["size_bytes"], record["new_bytes"])
         members.append(SetMember(component, snapshot_id, *fields))

@@ -17,6 +17,7 @@ from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_def
 
 COMPONENTS_FILE = "components.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+SLOT_PATTERN = r"^[a-z0-9_]{1,63}$"
 
 
 def _check_name(name: str) -> str:
@@ -35,6 +36,13 @@ def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
         if times > 1:
             raise ValueError(f"the pattern {pattern!r} stands {times} times")
     return patterns
+
+
+def _check_queries(queries: tuple[str, ...]) -> tuple[str, ...]:
+    for query in queries:
+        if not query.strip() or "\0" in query:
+            raise ValueError(f"{query!r} is no query; expected one, as in SELECT 1")
+    return queries
 
 
 class _ComponentBase(Definition):
@@ -98,6 +106,58 @@ class SQLiteComponent(_PathComponent):
     kind: Literal["sqlite"] = Field(description="sqlite: one database file, in use or not")
 
 
+class PostgreSQLComponent(_ComponentBase):
+    """A cluster of PostgreSQL: base backups, and the write-ahead log between them."""
+
+    kind: Literal["postgresql"] = Field(description="postgresql: a whole cluster, as pg_basebackup reads it")
+    connection: Annotated[
+        str,
+        AfterValidator(check_connection),
+        Field(
+            description="id of the connection to the cluster, of type postgres; its user needs REPLICATION",
+            json_schema_extra={"pattern": CONNECTION_PATTERN},
+        ),
+    ] = "fastvlm_postgres"
+    slot: Annotated[
+        str | None,
+        Field(
+            pattern=SLOT_PATTERN,
+            description="replication slot of the process that receives WAL (fastvlm-ops receive-wal); without"
+            " one only the base backups themselves can be restored",
+        ),
+    ] = None
+    wal_max_lag_seconds: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=604_800,
+            description="how far the stored WAL may be behind, in seconds, 10 to 604800 (a week), before"
+            " backup_wal fails",
+        ),
+    ] = 600
+    switch_wal_after_seconds: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=86_400,
+            description="after how many seconds, 10 to 86400 (a day), the server is asked to finish a segment"
+            " that has begun",
+        ),
+    ] = 300
+    checks: Annotated[
+        tuple[str, ...],
+        AfterValidator(_check_queries),
+        Field(strict=False, description="queries that must succeed on a restored copy, as in SELECT 1"),
+    ] = ()
+    on_damaged_pages: Annotated[
+        Literal["fail", "warn"],
+        Field(
+            description="when pages of the cluster fail their checksums: fail ends the backup, so that no"
+            " damaged one takes the place of a good one; warn stores what was read and says so"
+        ),
+    ] = "fail"
+
+
 class _AirflowComponent(_ComponentBase):
     connection: Annotated[
         str,
@@ -125,7 +185,13 @@ class AirflowObjectsComponent(_AirflowComponent):
     )
 
 
-AnyComponent = FilesComponent | SQLiteComponent | AirflowDatabaseComponent | AirflowObjectsComponent
+AnyComponent = (
+    FilesComponent
+    | SQLiteComponent
+    | PostgreSQLComponent
+    | AirflowDatabaseComponent
+    | AirflowObjectsComponent
+)
 Component = Annotated[AnyComponent, Field(discriminator="kind")]
 
 
@@ -217,7 +283,7 @@ class Components(DefinitionFile):
         :raises DefinitionError: there is no such component, it has no path, or a relative one needs kit_dir
         """
         component = self.component(name)
-        if isinstance(component, _AirflowComponent):
+        if not isinstance(component, _PathComponent):
             message = f"{name!r} is of kind {component.kind}, which has no path"
             raise DefinitionError(self.file, [Problem("components", message)])
         path = Path(component.path)
