@@ -69,7 +69,7 @@ class PruningPlan:
         if not self.is_measured:
             return {}
         return {
-            "kept": plan.total_bytes - plan.removed_bytes - plan.locked_bytes,
+            "kept": plan.total_bytes - plan.removed_bytes,
             "copied": plan.copied_bytes,
             "removed": plan.removed_bytes - plan.copied_bytes,
             "locked": plan.locked_bytes,

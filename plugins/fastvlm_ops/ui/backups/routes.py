@@ -131,7 +131,8 @@ def _restores(backup: CatalogueSet, offers: Mapping[str, CatalogueSet | None]) -
 
     What is damaged is taken from the backup that is offered for it; ``nearest`` is all of that one.
     """
-    forms = {"": (backup, [])} | {member.component: (backup, [member.component]) for member in backup.members}
+    forms: dict[str, tuple[CatalogueSet, list[str]]] = {"": (backup, [])}
+    forms |= {member.component: (backup, [member.component]) for member in backup.members}
     for component, offered in offers.items():
         if offered is not None:
             forms[component or "nearest"] = (offered, [component] if component else [])
