@@ -16,10 +16,17 @@ from fastvlm_ops.operators.backup.create import (
 from fastvlm_ops.operators.backup.maintenance import (
     ConfirmMaintenanceOperator,
     DamageFoundError,
-    PlanRetentionOperator,
+    PruningIncompleteError,
     VerifyRepositoryOperator,
 )
 from fastvlm_ops.operators.backup.plan_restore import REQUEST_KEY, PlanRestoreOperator, restore_target
+from fastvlm_ops.operators.backup.pruning import (
+    ApprovePruningOperator,
+    CollectGarbageOperator,
+    ForgetBackupsOperator,
+    PlanPruningOperator,
+    PruningSetupError,
+)
 from fastvlm_ops.operators.backup.restore import (
     ApproveRestoreOperator,
     ConfirmRestoreOperator,
@@ -31,17 +38,22 @@ from fastvlm_ops.operators.backup.wal import ServerUnreachableError, WalProblemE
 
 __all__ = [
     "REQUEST_KEY",
+    "ApprovePruningOperator",
     "ApproveRestoreOperator",
     "BackUpChangesOperator",
     "BackupOverdueError",
     "CheckBackupAgeOperator",
+    "CollectGarbageOperator",
     "ConfirmMaintenanceOperator",
     "ConfirmRestoreOperator",
     "CreateBackupOperator",
     "DamageFoundError",
+    "ForgetBackupsOperator",
+    "PlanPruningOperator",
     "PlanRestoreOperator",
-    "PlanRetentionOperator",
     "PrepareRepositoryOperator",
+    "PruningIncompleteError",
+    "PruningSetupError",
     "PublishBackupOperator",
     "RecordBackupOperator",
     "RepositoryOperator",
