@@ -44,6 +44,11 @@ class Catalogue:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def store(self) -> Store:
+        """The database it reads."""
+        return self._store
+
     def refreshed_at(self) -> datetime | None:
         """When the catalogue was last brought up to date; None: never, so that nothing is known."""
         with self._store.read() as connection:

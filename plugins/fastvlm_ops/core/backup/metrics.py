@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fastvlm_ops.core.backup.catalogue import Catalogue, ComponentState
+from fastvlm_ops.core.backup.replica_state import replica_metrics
 
 METRICS_FILE = "fastvlm_backup.prom"
 
@@ -58,6 +59,7 @@ class _BackupCollector(Collector):
         if (refreshed_at := self._catalogue.refreshed_at()) is not None:
             refreshed.add_metric([], refreshed_at.timestamp())
         yield refreshed
+        yield from replica_metrics(self._catalogue.store)
 
 
 def _values(state: ComponentState) -> dict[str, float | None]:
