@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import COMPONENTS_FILE, ConfigError, load_components
 from fastvlm_ops.hooks.airflow_db import AirflowDatabaseHook
+from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup.object_policy import ObjectPolicy
@@ -23,7 +24,7 @@ def source_named(definitions: Components, name: str) -> Source:
     :param definitions: ``components.yaml``
     :param name: of the component
     :raises DefinitionError: there is no such component, or its path cannot be resolved
-    :raises OperationsDatabaseError: the connection to Airflow's own database cannot be used
+    :raises OperationsDatabaseError: the connection to its database, or to Airflow's own, cannot be used
     :raises SettingError: a folder that is needed for it is not there
     :raises SourceError: Airflow's database is of a kind that cannot be backed up
     """
@@ -35,6 +36,8 @@ def source_named(definitions: Components, name: str) -> Source:
         kit_dir=settings.kit_dir(),
         scratch_dir=settings.scratch_dir(),
         airflow_database=lambda conn_id: AirflowDatabaseHook(conn_id).url(),
+        cluster=lambda conn_id: PostgreSQLClusterHook(conn_id).url(),
+        postgresql_bin_dir=settings.postgresql_bin_dir(),
     )
 
 

@@ -37,7 +37,7 @@ _WARNINGS_KEPT = 100
 
 
 class _CondemnedError(Exception):
-    """A pack this run depends on was condemned: store its chunks again."""
+    """Something this run depends on was condemned or forgotten: begin again with what is there now."""
 
 
 class _AlreadyMadeError(Exception):
@@ -241,6 +241,8 @@ def _claim(run: Storing, body: dict[str, Any]) -> dict[str, Any]:
         if body["parent"] is not None and body["parent"] not in state.snapshots:
             raise _CondemnedError
         if run.writer.used_packs & state.condemned_names("packs"):
+            raise _CondemnedError
+        if body.get("manifest") in state.condemned_names("manifests"):  # taken for one of a dead run
             raise _CondemnedError
 
     run.repository.log.append("snapshot", body, still_valid=still_valid)

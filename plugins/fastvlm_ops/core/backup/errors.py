@@ -65,7 +65,15 @@ class RepositoryNotFoundError(BackupError):
 
 
 class WrongKeyError(BackupError):
-    """The passphrase opens none of the repository's key slots."""
+    """The passphrase or key file opens none of the repository's key slots, or not all that is stored."""
+
+
+class KeyFileError(BackupError):
+    """A key file is missing, too short, or others than its owner can read it."""
+
+
+class KeySlotError(BackupError):
+    """A key slot cannot be added or removed, or the data key not rotated; nothing was changed."""
 
 
 class SourceError(BackupError):
@@ -88,6 +96,10 @@ class BackupNotFoundError(BackupError):
 
 class IncompleteSetError(BackupError):
     """A backup set cannot be published because a component has no snapshot in this run."""
+
+
+class PruningRefusedError(BackupError):
+    """Forgetting or collecting would take away more than it may, or cannot tell what is needed."""
 
 
 class RestoreTargetError(BackupError):

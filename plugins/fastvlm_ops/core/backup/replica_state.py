@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from sqlalchemy import select
 
 from fastvlm_ops.core.store import Store
@@ -17,6 +18,12 @@ from fastvlm_ops.core.store.tables.shared import events
 
 _STREAM = "backup_replica"
 _GOOD, _BAD = "replicated", "incomplete"
+_TEXTS = {
+    "last_success_timestamp_seconds": "The first place as it was then is in the second one, in seconds since"
+    " 1970.",
+    "lag_entries": "Entries of the first place's log that the second one lacks, as last known.",
+    "lag_seconds": "How old the second place is when it lacks something, as last known; else 0.",
+}
 
 
 @dataclass(frozen=True)
@@ -95,25 +102,26 @@ def replica_state(store: Store) -> ReplicaState | None:
     )
 
 
-def replica_metrics(store: Store) -> Iterator[Metric]:
-    """Metrics of the second place. What is unknown has no sample."""
-    state = replica_state(store)
-    values = {
-        "last_success_timestamp_seconds": (
-            "The first place as it was then is in the second one, in seconds since 1970.",
-            None if state is None or state.complete_until is None else state.complete_until.timestamp(),
-        ),
-        "lag_entries": (
-            "Entries of the first place's log that the second one lacks, as last known.",
-            None if state is None else state.behind_entries,
-        ),
-        "lag_seconds": (
-            "How old the second place is when it lacks something, as last known; else 0.",
-            None if state is None else state.behind_seconds,
-        ),
+class ReplicaCollector(Collector):
+    """Metrics of the second place. What is unknown has no sample, since 0 would be a value."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        state = replica_state(self._store)
+        for name, text in _TEXTS.items():
+            family = GaugeMetricFamily(f"fastvlm_backup_replica_{name}", text)
+            value = None if state is None else _values(state)[name]
+            if value is not None:
+                family.add_metric([], value)
+            yield family
+
+
+def _values(state: ReplicaState) -> dict[str, float | None]:
+    until = state.complete_until
+    return {
+        "last_success_timestamp_seconds": None if until is None else until.timestamp(),
+        "lag_entries": state.behind_entries,
+        "lag_seconds": state.behind_seconds,
     }
-    for name, (text, value) in values.items():
-        family = GaugeMetricFamily(f"fastvlm_backup_replica_{name}", text)
-        if value is not None:
-            family.add_metric([], value)
-        yield family

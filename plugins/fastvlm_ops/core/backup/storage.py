@@ -380,7 +380,7 @@ class S3Storage:
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
         if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
             return ObjectLockError(
-                f"bucket {self.bucket!r} does not take locked objects ({code}): create it with Object Lock, or "
+                f"bucket {self.bucket!r} takes no locked objects ({code}): create it with Object Lock, or "
                 "switch off locking"
             )
         if code == "NoSuchBucket":

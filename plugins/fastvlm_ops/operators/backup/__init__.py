@@ -36,6 +36,7 @@ from fastvlm_ops.operators.backup.restore import (
     RestoreIncompleteError,
 )
 from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
+from fastvlm_ops.operators.backup.wal import ServerUnreachableError, WalProblemError, WatchWalOperator
 
 __all__ = [
     "REQUEST_KEY",
@@ -61,10 +62,13 @@ __all__ = [
     "RepositoryOperator",
     "RestoreBackupOperator",
     "RestoreIncompleteError",
+    "ServerUnreachableError",
     "UnverifiedBackupError",
     "VerifyBackupOperator",
     "VerifyReplicaOperator",
     "VerifyRepositoryOperator",
+    "WalProblemError",
+    "WatchWalOperator",
     "backup_set_id",
     "restore_target",
 ]

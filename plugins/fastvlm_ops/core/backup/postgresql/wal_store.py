@@ -56,6 +56,11 @@ class WalHeader:
     sha256: str
     last: LastTransaction | None = None
 
+    @property
+    def last_transaction_at(self) -> datetime | None:
+        """When the last transaction in it ended, by the server's clock; None where none did."""
+        return None if self.last is None else self.last.ended_at
+
     def to_json(self) -> bytes:
         content: dict[str, Any] = {
             "segment": self.file,

@@ -55,9 +55,9 @@ class RecoverableWindow:
 
     Any moment from ``recoverable_from`` to ``recoverable_until`` can be the target of a recovery: the stop
     of the oldest base backup from which WAL is unbroken to ``until_lsn``, and the last moment that is
-    followed by the end of a transaction there. ``segments`` and ``stored_bytes`` count all WAL of the system
-    that is stored. ``notes`` name what was left out: other systems, timelines without a history, base
-    backups that cannot be used.
+    followed by the end of a transaction there, which is ``last``. ``segments`` and ``stored_bytes`` count
+    all WAL of the system that is stored. ``notes`` name what was left out: other systems, timelines without
+    a history, base backups that cannot be used.
     """
 
     component: str
@@ -70,7 +70,7 @@ class RecoverableWindow:
     segments: int = 0
     stored_bytes: int = 0
     newest_stored_at: datetime | None = None
-    last_transaction_id: int | None = None
+    last: LastTransaction | None = None
     gaps: tuple[Gap, ...] = ()
     bases: list[Base] = field(default_factory=list)
     notes: tuple[str, ...] = ()
@@ -294,7 +294,7 @@ def _window(proof: _Proof) -> RecoverableWindow:
         found,
         recoverable_from=oldest.stopped_at,
         recoverable_until=until,
-        last_transaction_id=None if last is None else last.transaction_id,
+        last=last,
         from_lsn=oldest.stop_lsn,
         until_lsn=reach,
         notes=tuple(proof.notes),
