@@ -16,7 +16,7 @@ _BYTES = ("sent_bytes", "received_bytes")
 
 
 class CostCollector(Collector):
-    """Bytes by kind as they were last measured, requests of the last 30 days. What is unknown has no sample."""
+    """Bytes by kind as last measured, requests of the last 30 days. What is unknown has no sample."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -59,7 +59,7 @@ class StoredBytes:
 
 
 def measure_storage(storage: S3Storage) -> StoredBytes:
-    """List everything below the prefix; a request a thousand objects. Versions that were replaced are not seen.
+    """List everything below the prefix: a request a thousand objects. Older versions are not seen.
 
     :raises StorageError: or a subclass
     """
