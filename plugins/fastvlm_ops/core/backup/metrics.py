@@ -80,8 +80,8 @@ def _verification_metrics(newest_first: Sequence[Verification]) -> Iterator[Metr
     yield last
     damaged = GaugeMetricFamily(
         "fastvlm_backup_damaged_objects",
-        "Objects that backups need and that were found damaged, and not mended since; of the verification that"
-        " found most.",
+        "Objects that backups need and that were found damaged, and not mended since; of the verification"
+        " that found most.",
     )
     if newest_first:
         damaged.add_metric([], max(standing_damage(newest_first), default=0))

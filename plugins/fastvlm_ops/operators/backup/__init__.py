@@ -16,10 +16,17 @@ from fastvlm_ops.operators.backup.create import (
 from fastvlm_ops.operators.backup.maintenance import (
     ConfirmMaintenanceOperator,
     DamageFoundError,
-    PlanRetentionOperator,
+    PruningIncompleteError,
     VerifyRepositoryOperator,
 )
 from fastvlm_ops.operators.backup.plan_restore import REQUEST_KEY, PlanRestoreOperator, restore_target
+from fastvlm_ops.operators.backup.pruning import (
+    ApprovePruningOperator,
+    CollectGarbageOperator,
+    ForgetBackupsOperator,
+    PlanPruningOperator,
+    PruningSetupError,
+)
 from fastvlm_ops.operators.backup.replicate import (
     ConfirmReplicationOperator,
     PrepareReplicationOperator,
@@ -40,19 +47,24 @@ from fastvlm_ops.operators.backup.wal import ServerUnreachableError, WalProblemE
 
 __all__ = [
     "REQUEST_KEY",
+    "ApprovePruningOperator",
     "ApproveRestoreOperator",
     "BackUpChangesOperator",
     "BackupOverdueError",
     "CheckBackupAgeOperator",
+    "CollectGarbageOperator",
     "ConfirmMaintenanceOperator",
     "ConfirmReplicationOperator",
     "ConfirmRestoreOperator",
     "CreateBackupOperator",
     "DamageFoundError",
+    "ForgetBackupsOperator",
+    "PlanPruningOperator",
     "PlanRestoreOperator",
-    "PlanRetentionOperator",
     "PrepareReplicationOperator",
     "PrepareRepositoryOperator",
+    "PruningIncompleteError",
+    "PruningSetupError",
     "PublishBackupOperator",
     "RecordBackupOperator",
     "RecordReplicationOperator",
