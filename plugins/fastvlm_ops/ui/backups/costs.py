@@ -124,8 +124,9 @@ def stored_picture(history: Sequence[StoredBytes]) -> Picture:
     return draw(
         "stored",
         "Stored in the bucket",
-        summary=f"Stored from {first.at:%Y-%m-%d} to {last.at:%Y-%m-%d}: first {formats.size(first.size_bytes)},"
-        f" last {formats.size(last.size_bytes)}, of which packs {formats.size(last.by_kind.get('packs', 0))}.",
+        summary=f"Stored from {first.at:%Y-%m-%d} to {last.at:%Y-%m-%d}:"
+        f" first {formats.size(first.size_bytes)}, last {formats.size(last.size_bytes)},"
+        f" of which packs {formats.size(last.by_kind.get('packs', 0))}.",
         write=lambda value: formats.size(None if value is None else int(value)),
         curves=[
             Curve("mean", "everything", days, total, _LONGEST),
