@@ -242,7 +242,7 @@ def test_a_restore_that_is_approved_can_be_undone(up: Up, photo: Path) -> None:
 def test_a_dry_run_asks_nobody(up: Up, photo: Path) -> None:
     run = up.run("restore_backup", {**IN_PLACE, "dry_run": True})
     assert run.state == "success"
-    assert run.values("approve_restore") == [{"needed": False}]
+    assert [answer["needed"] for answer in run.values("approve_restore")] == [False]
     assert run.values("restore_backup")[0]["replaced_files"] == 1
     assert photo.read_text() == "damaged"
 

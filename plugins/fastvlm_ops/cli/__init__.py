@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_validate(commands)
     _add_make_golden(commands)
     _add_prove_device(commands)
+    _add_receive_wal(commands)
     return parser
 
 
@@ -158,6 +159,19 @@ def _add_prove_device(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=_prove_device)
 
 
+def _add_receive_wal(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = (
+        "Keep receiving the write-ahead log of a PostgreSQL component, and store each finished segment in the"
+        " bucket. To be kept running by systemd or a container engine; SIGTERM ends it within seconds, and"
+        " nothing is lost. Exit code 3 when the server or the bucket has other WAL, which a person has to"
+        " look at, and 4 when another receiver is at work."
+    )
+    command = commands.add_parser("receive-wal", help="receive PostgreSQL's WAL", description=text)
+    command.add_argument("--component", required=True, metavar="NAME", help="as in components.yaml")
+    command.add_argument("--once", action="store_true", help="store what is finished now, and end")
+    command.set_defaults(run=_receive_wal)
+
+
 def _init(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.init import run
 
@@ -181,6 +195,12 @@ def _prove_device(options: argparse.Namespace) -> int:
 
     wanted = Wanted(options.name, options.kind, options.udid, options.team)
     return run(wanted, options.report, tell)
+
+
+def _receive_wal(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.receive_wal import run
+
+    return run(options.component, options.once, tell)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
+from fastvlm_ops.hooks.components import object_policy
 from fastvlm_ops.hooks.connections import ConnectionSettingError, unknown_field
 
 if TYPE_CHECKING:
@@ -137,13 +138,14 @@ class BackupRepositoryHook(BaseHook):
         )
 
     def get_storage(self) -> S3Storage:
-        """Return the storage that the repository is kept in.
+        """Return the storage that the repository is kept in; what is stored is locked as configured.
 
         :raises ConnectionSettingError: a field is missing, unknown or cannot be used
         """
         from fastvlm_ops.core.backup.storage import S3Storage
 
-        return S3Storage(self.get_client(), bucket=self.settings.bucket, prefix=self.settings.prefix)
+        settings = self.settings
+        return S3Storage(self.get_client(), settings.bucket, settings.prefix, policy=object_policy())
 
     def check_storage(self) -> S3Storage:
         """Check that the bucket answers and honours conditional writes; return the storage.

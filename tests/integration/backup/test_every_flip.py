@@ -56,7 +56,7 @@ def frozen(
     """Two snapshots and a set, in a few KB, and each snapshot's tree as it has to come back."""
     monkeypatch.setattr(keys, "SCRYPT", {"n": 2, "r": 1, "p": 1})
     repository = initialise_repository(storage, PASSPHRASE)
-    keys.write_passphrase_slot(storage, repository.repository_id, repository.ring, "another passphrase")
+    keys.write_slot(storage, repository.repository_id, repository.ring, "another passphrase")
     folder = tmp_path / "source"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "a.yaml").write_text("name: a\n" * 5)

@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sources import Source
 from fastvlm_ops.core.backup.storing import Storing, store_source
+from fastvlm_ops.core.backup.usage import Usage
 from fastvlm_ops.core.backup.writing import ChunkWriter
 
 Kind = Literal["full", "incremental"]
@@ -36,7 +37,7 @@ _WARNINGS_KEPT = 100
 
 
 class _CondemnedError(Exception):
-    """A pack this run depends on was condemned: store its chunks again."""
+    """Something this run depends on was condemned or forgotten: begin again with what is there now."""
 
 
 class _AlreadyMadeError(Exception):
@@ -47,7 +48,8 @@ class _AlreadyMadeError(Exception):
 class SnapshotResult:
     """What a run made. Sizes in bytes; ``new_bytes`` is what was sent to the bucket.
 
-    ``reused`` is True when the snapshot of this run existed already and nothing was done.
+    ``reused`` is True when the snapshot of this run existed already and nothing was done. ``usage`` counts
+    the requests of this call, with those of whatever used the same client meanwhile.
     """
 
     snapshot_id: str
@@ -61,6 +63,7 @@ class SnapshotResult:
     duration_seconds: float
     reused: bool = False
     warnings: tuple[str, ...] = ()
+    usage: Usage | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "warnings": list(self.warnings)}
@@ -101,12 +104,18 @@ def create_snapshot(
     """
     require_compiled_chunker()
     keep_freed_memory()
+    before = repository.storage.usage
     source.check()
+    result = _make_or_find(_Job(repository, source, component, kind, run_key, include_hash), progress)
+    return replace(result, usage=repository.storage.usage.since(before))
+
+
+def _make_or_find(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
+    repository, component, run_key = job.repository, job.component, job.run_key
     made = repository.refresh().snapshot_of_run(component, run_key)
     if made is not None:
         return _result(made, reused=True)
     repository.require_conditional_writes()
-    job = _Job(repository, source, component, kind, run_key, include_hash)
     for attempt in range(_COMMIT_ATTEMPTS):
         try:
             return _attempt(job, progress)
@@ -232,6 +241,8 @@ def _claim(run: Storing, body: dict[str, Any]) -> dict[str, Any]:
         if body["parent"] is not None and body["parent"] not in state.snapshots:
             raise _CondemnedError
         if run.writer.used_packs & state.condemned_names("packs"):
+            raise _CondemnedError
+        if body.get("manifest") in state.condemned_names("manifests"):  # taken for one of a dead run
             raise _CondemnedError
 
     run.repository.log.append("snapshot", body, still_valid=still_valid)

@@ -140,13 +140,21 @@ class ChunkReader:
         problem: Exception | None = None
         for location in self._index.locations(chunk_id):
             try:
-                with self._lock:
-                    return self._cut(chunk_id, location, self._frame(location))
+                return self.get_from(location)
             except (CorruptionError, ObjectNotFoundError) as error:
                 problem = error
         if problem is None:
             self.locate(chunk_id)
         raise CorruptionError(f"chunk {chunk_id.hex()} cannot be read: {problem}") from problem
+
+    def get_from(self, location: Location) -> bytes:
+        """The bytes of a chunk, from this place and no other.
+
+        :raises CorruptionError: when it is damaged there.
+        :raises ObjectNotFoundError: when the pack is gone.
+        """
+        with self._lock:
+            return self._cut(location.record.chunk_id, location, self._frame(location))
 
     def ids(self, id_list: IdList) -> Iterator[bytes]:
         """The ids of an id list, nested or not."""

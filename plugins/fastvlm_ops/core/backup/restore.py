@@ -34,6 +34,7 @@ from fastvlm_ops.core.backup.selection import Selection
 from fastvlm_ops.core.backup.sources import show
 from fastvlm_ops.core.backup.target_files import Piece, PostponedLink
 from fastvlm_ops.core.backup.tree import Entry, TreeValidator
+from fastvlm_ops.core.backup.usage import Usage
 
 _CONFLICTS_SHOWN = 5
 _LINKS_AT_ONCE = 128
@@ -47,7 +48,7 @@ class RestoreResult:
     """What was restored, or with ``dry_run`` would be. Sizes in bytes.
 
     ``kept_files`` were there already and have the right hash; ``replaced_files`` had other contents and
-    stand below ``replaced_in`` now.
+    stand below ``replaced_in`` now. ``usage`` counts the requests of this call.
     """
 
     snapshot_id: str
@@ -62,6 +63,7 @@ class RestoreResult:
     replaced_in: str | None = None
     duration_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    usage: Usage | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "warnings": list(self.warnings)}
@@ -110,6 +112,7 @@ def restore_snapshot(
     :raises RestoreTargetError: the target is not empty, has a folder where the snapshot has a file or the
         other way round, or its disk is too small.
     """
+    before = repository.storage.usage
     if overwrite and keep_replaced is None:
         raise RestoreTargetError("overwriting needs a folder for what it replaces")
     keep_freed_memory()
@@ -131,6 +134,7 @@ def restore_snapshot(
     if present is not None and overwrite:
         result = _look_at_target(present, selection.apply(read_tree(reader, manifest["tree"])), result)
     if dry_run:
+        result = replace(result, usage=repository.storage.usage.since(before))
         return result
     meter = ProgressMeter("restore", record["component"], progress, total_bytes=plan.stored_bytes)
     with marker, TreeWriter(target, snapshot_id, keep_replaced) as writer:
@@ -145,6 +149,7 @@ def restore_snapshot(
         replaced_in=os.fspath(keep_replaced) if keep_replaced and writer.replaced_files else None,
         duration_seconds=round(meter.elapsed_seconds, 3),
         warnings=tuple(warnings + writer.warnings),
+        usage=repository.storage.usage.since(before),
     )
 
 

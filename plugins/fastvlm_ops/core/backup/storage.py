@@ -42,6 +42,7 @@ from fastvlm_ops.core.backup.errors import (
     UnsafeEndpointError,
 )
 from fastvlm_ops.core.backup.object_policy import ObjectPolicy
+from fastvlm_ops.core.backup.usage import Usage, meter_of
 from fastvlm_ops.core.backup.versions import Locked, Removed, Versions
 
 if TYPE_CHECKING:
@@ -130,12 +131,16 @@ def create_client(
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object as listed or headed. ``sha256`` (hex) only where the endpoint keeps checksums."""
+    """An object as listed or headed. ``sha256`` (hex) only where the endpoint keeps checksums.
+
+    ``storage_class`` is what a listing says of it; None where it says nothing, and for what was headed.
+    """
 
     name: str
     size_bytes: int
     last_modified: datetime
     sha256: str | None = None
+    storage_class: str | None = None
 
 
 class S3Storage:
@@ -154,9 +159,15 @@ class S3Storage:
         self.policy = policy or ObjectPolicy()
         self._versions = Versions(client, bucket, self._call, self.now)
         self._told: tuple[datetime, float] | None = None  # S3's time, and ours on the monotonic clock then
+        self._usage_meter = meter_of(client)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def usage(self) -> Usage:
+        """What this client has used so far; all that use it share the count."""
+        return self._usage_meter.usage
 
     def check_bucket(self) -> None:
         """The bucket exists and these credentials may list it."""
@@ -254,6 +265,8 @@ class S3Storage:
                 except BotoCoreError as error:
                     if attempt == _BODY_ATTEMPTS:
                         raise self._translate("GetObject", name, error) from error
+                finally:
+                    self._usage_meter.received(body.tell())
             attempt += 1
 
     def head(self, name: str) -> ObjectInfo:
@@ -284,7 +297,12 @@ class S3Storage:
                 arguments["StartAfter"] = self.prefix + start_after
             page = self._list_page(prefix, arguments)
             for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"][len(self.prefix) :], item["Size"], item["LastModified"])
+                yield ObjectInfo(
+                    item["Key"][len(self.prefix) :],
+                    item["Size"],
+                    item["LastModified"],
+                    storage_class=item.get("StorageClass"),
+                )
             if not page.get("IsTruncated"):
                 return
             token = page["NextContinuationToken"]
@@ -362,7 +380,7 @@ class S3Storage:
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
         if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
             return ObjectLockError(
-                f"bucket {self.bucket!r} does not take locked objects ({code}): create it with Object Lock, or "
+                f"bucket {self.bucket!r} takes no locked objects ({code}): create it with Object Lock, or "
                 "switch off locking"
             )
         if code == "NoSuchBucket":

@@ -70,6 +70,7 @@ class _Run:
         self.level = level
         self.share = share
         self.meter = ProgressMeter("verify", level, progress, unit="objects")
+        self.before = repository.storage.usage
         self.storage = MeteredStorage(repository.storage, self.meter)
         self.repository = Repository(self.storage, repository.ring, repository.config_line)
         self.repository.log.state = repository.log.state
@@ -161,6 +162,7 @@ class _Run:
             files=tuple(findings.files[:LISTED]),
             nearest_intact=intact,
             sampled=tuple(findings.sampled[:LISTED]),
+            usage=self.storage.usage.since(self.before),
         )
 
     def note_blocked(self, records: Iterable[dict[str, Any]]) -> None:

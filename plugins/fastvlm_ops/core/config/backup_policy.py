@@ -44,8 +44,8 @@ class Pruning(Definition):
     max_share: Annotated[
         Share,
         Field(
-            description="above 0 to 1: a plan that would remove more than this share of the backups, or of the"
-            " bytes, is refused"
+            description="above 0 to 1: a plan that would remove more than this share of the backups, or of"
+            " the bytes, is refused"
         ),
     ] = 0.5
     keep_unpublished_days: Annotated[
@@ -109,8 +109,8 @@ class ObjectLock(Definition):
     mode: Annotated[
         Literal["governance", "compliance"],
         Field(
-            description="governance: who may bypass it can remove objects early; compliance: nobody can, and it"
-            " cannot be shortened"
+            description="governance: who may bypass it can remove objects early; compliance: nobody can, and"
+            " it cannot be shortened"
         ),
     ]
     days: Annotated[

@@ -41,7 +41,7 @@ def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
 def _check_queries(queries: tuple[str, ...]) -> tuple[str, ...]:
     for query in queries:
         if not query.strip() or "\0" in query:
-            raise ValueError(f"{query!r} is no query; expected one, as in SELECT count(*) FROM orders")
+            raise ValueError(f"{query!r} is no query; expected one, as in SELECT 1")
     return queries
 
 
@@ -152,8 +152,8 @@ class PostgreSQLComponent(_ComponentBase):
     on_damaged_pages: Annotated[
         Literal["fail", "warn"],
         Field(
-            description="when pages of the cluster fail their checksums: fail ends the backup, so that no damaged"
-            " one takes the place of a good one; warn stores what was read and says so"
+            description="when pages of the cluster fail their checksums: fail ends the backup, so that no"
+            " damaged one takes the place of a good one; warn stores what was read and says so"
         ),
     ] = "fail"
 
@@ -214,13 +214,13 @@ class Components(DefinitionFile):
     ] = Retention()
     pruning: Annotated[
         Pruning,
-        Field(description="how backup_maintenance removes the others: keys enabled, max_share and further ones"),
+        Field(description="how backup_maintenance removes the others: keys enabled, max_share and others"),
     ] = Pruning()
     object_lock: Annotated[
         ObjectLock | None,
         Field(
-            description="keys mode and days: what is stored from then on cannot be removed for so long; needs a"
-            " bucket that was made with Object Lock. Without it, nothing is locked"
+            description="keys mode and days: what is stored from then on cannot be removed for so long; needs"
+            " a bucket that was made with Object Lock. Without it, nothing is locked"
         ),
     ] = None
 

@@ -27,6 +27,7 @@ from fastvlm_ops.operators.backup.restore import (
     RestoreIncompleteError,
 )
 from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
+from fastvlm_ops.operators.backup.wal import ServerUnreachableError, WalProblemError, WatchWalOperator
 
 __all__ = [
     "REQUEST_KEY",
@@ -46,9 +47,12 @@ __all__ = [
     "RepositoryOperator",
     "RestoreBackupOperator",
     "RestoreIncompleteError",
+    "ServerUnreachableError",
     "UnverifiedBackupError",
     "VerifyBackupOperator",
     "VerifyRepositoryOperator",
+    "WalProblemError",
+    "WatchWalOperator",
     "backup_set_id",
     "restore_target",
 ]

@@ -68,9 +68,7 @@ def find_programs(
     places = [folder] if folder is not None else list(_places(needed[0]))
     found = [one for place in places if (one := _programs_in(place, needed)) is not None]
     fitting = [
-        one
-        for one in found
-        if one.major == minimum_major or (one.major > minimum_major and not exactly)
+        one for one in found if one.major == minimum_major or (one.major > minimum_major and not exactly)
     ]
     if fitting:
         return min(fitting, key=lambda one: (one.major != minimum_major, -one.major))
