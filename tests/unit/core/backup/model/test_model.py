@@ -10,6 +10,8 @@ from tests.unit.core.backup.model.explorer import explore
 from tests.unit.core.backup.model.protocol import (
     Actor,
     Collector,
+    Entry,
+    Knowledge,
     Once,
     Pack,
     Reader,
@@ -17,6 +19,7 @@ from tests.unit.core.backup.model.protocol import (
     Snapshot,
     World,
     Writer,
+    fresh,
 )
 
 X, Y = frozenset({"x"}), frozenset({"y"})
@@ -29,22 +32,33 @@ def world(*actors: Actor, old: frozenset[str] = X, packs: tuple[Pack, ...] = (Pa
     return World((("snapshot", Snapshot("old", old)),), frozenset(packs), actors)
 
 
+# A writer has uploaded `q`, and has not learnt that it arrived; a collector has condemned it, and sleeps.
+ARRIVED = Pack("q", Y)
+CONDEMNED: tuple[Entry, ...] = (("snapshot", Snapshot("old", X)), ("condemn", frozenset("q")))
+UNSURE = Writer(
+    "writer",
+    at="claim",
+    known=Knowledge(1, frozenset({Snapshot("old", X)})),
+    chunks=Y,
+    used=frozenset("q"),
+    own=frozenset({ARRIVED}),
+    resends=True,
+    tries=0,
+)
+ASLEEP = Collector("collector", at="delete", known=fresh(CONDEMNED, Rules()), todo=frozenset("q"), seq=2)
+
 WORLDS = {
     "two writers": world(
         Writer("writer", chunks=X), Writer("child", chunks=X, parent="old"), FORGET, COLLECT
     ),
     "two collectors": world(Writer("writer", chunks=X), FORGET, COLLECT, COLLECT_TOO),
     "a checkpoint": world(Writer("writer", chunks=X), FORGET, COLLECT, CHECKPOINT, Reader("reader")),
-    "copies": world(
-        Writer("writer", chunks=Y),
-        Reader("reader"),
-        COLLECT,
-        COLLECT_TOO,
-        packs=(Pack("p", X | Y),),
-    ),
+    "copies": world(Writer("writer", chunks=Y), Reader("reader"), COLLECT, packs=(Pack("p", X | Y),)),
     "two copies": world(Reader("reader"), COLLECT, COLLECT_TOO, packs=(Pack("p", X), Pack("q", X))),
-    "an upload sent again": world(
-        Writer("writer", chunks=Y, resends=True), Writer("late", chunks=Y), COLLECT, COLLECT_TOO, CHECKPOINT
+    "an upload sent again": World(
+        CONDEMNED,
+        frozenset({Pack("p", X), ARRIVED}),
+        (UNSURE, ASLEEP, COLLECT_TOO, CHECKPOINT, Writer("late", chunks=Y, tries=0)),
     ),
 }
 
