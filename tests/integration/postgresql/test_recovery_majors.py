@@ -37,9 +37,7 @@ def folder() -> Iterator[Path]:
         yield parent
 
 
-def test_recovery_to_a_time(
-    server: Any, seaweedfs: Any, s3_client: Any, clients: Any, folder: Path
-) -> None:
+def test_recovery_to_a_time(server: Any, seaweedfs: Any, s3_client: Any, clients: Any, folder: Path) -> None:
     with new_repository(seaweedfs, s3_client) as repository:
         original = Original(server, repository, clients)
         original.sql("CREATE TABLE item (id serial PRIMARY KEY, text text)")

@@ -70,7 +70,11 @@ def commits(original: Original, names: list[str]) -> list[Commit]:
     found = []
     for name in names:
         done = subprocess.run(
-            [original.clients.path("pg_waldump"), "--rmgr=Transaction", original.server.data / "pg_wal" / name],
+            [
+                original.clients.path("pg_waldump"),
+                "--rmgr=Transaction",
+                original.server.data / "pg_wal" / name,
+            ],
             env={"TZ": "UTC", "LC_ALL": "C"},
             capture_output=True,
             text=True,
