@@ -246,7 +246,9 @@ DAY = 24 * HOUR
     [
         pytest.param({}, ["BackupNotReadInFull"], id="never read in full"),
         pytest.param({"share": "0x500"}, ["BackupNotReadInFull"], id="not for two weeks"),
-        pytest.param({"share": "0x500", "full": f"{10 * DAY}x500"}, [], id="the newest of both levels counts"),
+        pytest.param(
+            {"share": "0x500", "full": f"{10 * DAY}x500"}, [], id="the newest of both levels counts"
+        ),
         pytest.param({"members": f"{19 * DAY}x500"}, ["BackupNotReadInFull"], id="members are a few files"),
         pytest.param(
             {"share": f"{19 * DAY}x500", "refused": "20x500", "done": "10x500"},

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with folder_for_servers() as parent:
-        yield parent / "it's a \"folder\" $(touch x)"
+        yield parent / 'it\'s a "folder" $(touch x)'
 
 
 def test_quick(make_server, repository, clients, folder):
@@ -38,6 +38,8 @@ def test_quick(make_server, repository, clients, folder):
     moment = original.now()
     original.insert("c")
     original.ship()
-    plan, trial = recovered(original, folder, RecoveryTarget(time=moment), queries=["SELECT count(*) FROM item"])
+    plan, trial = recovered(
+        original, folder, RecoveryTarget(time=moment), queries=["SELECT count(*) FROM item"]
+    )
     print(plan, trial.as_dict())
     assert texts(folder) == ["a", "b"]
