@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
@@ -148,7 +149,7 @@ class _RemovingOperator(RepositoryOperator):
         super().__init__(s3_conn_id=s3_conn_id, **kwargs)
         self.plan = plan
 
-    @property
+    @cached_property
     def hook(self) -> BackupRepositoryHook:
         """The hook to the repository, as who may delete."""
         return BackupRepositoryHook(self.s3_conn_id or settings.pruning_conn_id())
