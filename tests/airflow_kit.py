@@ -147,17 +147,27 @@ def publish(
 def keep_little(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, enabled: bool, max_share: float = 1
 ) -> None:
-    """Set ``include_dir`` to a copy of the shipped one whose policy keeps only the newest backup.
+    """Set ``include_dir`` to definitions whose policy keeps only the newest backup.
 
-    :param folder: where the copy is made
+    :param folder: where they are written
     :param monkeypatch: of the test
     :param enabled: whether the runs of the schedule prune
     :param max_share: of which a plan is refused that removes more
     """
-    shutil.copytree(ROOT / "include", folder / "include")
-    file = folder / "include" / "components.yaml"
+    include = write_little(folder, enabled=enabled, max_share=max_share)
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(include))
+
+
+def write_little(folder: Path, *, enabled: bool = False, max_share: float = 1) -> Path:
+    """Write a copy of the shipped definitions whose policy keeps only the newest backup; returns where.
+
+    For the parameters see :func:`keep_little`.
+    """
+    include = folder / "include"
+    shutil.copytree(ROOT / "include", include)
+    file = include / "components.yaml"
     head = file.read_text().partition("\nretention:")[0]
     pruning = f"enabled: {str(enabled).lower()}, keep_unreferenced_days: 0, max_share: {max_share}"
     policy = "keep_last: 1, keep_daily: 0, keep_weekly: 0, keep_monthly: 0, keep_yearly: 0"
     file.write_text(f"{head}\nretention: {{{policy}}}\npruning: {{{pruning}}}\n")
-    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(folder / "include"))
+    return include

@@ -69,10 +69,13 @@ def test_what_is_not_kept_goes_and_the_rest_can_be_restored(
     assert found == "port: 1\n" * 20_000
 
 
-def test_damage_is_named_and_nothing_is_removed(repository: Any, approved: None, run_dag: Any) -> None:
-    newest = repository.refresh().sets["full-1"]["snapshots"]["configuration"]
-    index = repository.load_index()
-    pack = _pack_of(repository, index, newest)
+def test_damage_is_named_and_nothing_is_removed(
+    repository: Any, approved: None, run_dag: Any, kit: Kit
+) -> None:
+    before = names(repository)
+    (kit.folder / "configuration" / "service.yaml").write_text("port: 2\n" * 20_000)
+    publish(repository, kit, 2)
+    pack = next(name for name in names(repository) - before if name.startswith("packs/"))
     repository.storage.remove(pack)
     before = names(repository)
     run = run_dag("backup_maintenance", {"level": "listing", "dry_run": False})
@@ -82,19 +85,10 @@ def test_damage_is_named_and_nothing_is_removed(repository: Any, approved: None,
     assert names(repository) == before
     (evidence,) = run.failures("confirm_maintenance")
     assert f"{pack}: " in evidence["message"]
-    assert "backup full-1 is hit; the nearest intact one is full-0" in evidence["message"]
-    assert "/backups/full-0?restore=" in evidence["message"]
-    assert (evidence["backups"], evidence["nearest_intact_set"]) == (["full-1"], "full-0")
-    assert list(repository.refresh().sets) == ["full-0", "full-1"]
-
-
-def _pack_of(repository: Any, index: Any, snapshot_id: str) -> str:
-    """A pack that only this snapshot needs: the one its manifest's tree begins in."""
-    from fastvlm_ops.core.backup.reading import read_manifest
-
-    manifest = read_manifest(repository, repository.log.state.snapshots[snapshot_id])
-    (chunk_id, *_) = manifest["tree"]["chunks"]
-    return str(index.locations(bytes.fromhex(chunk_id))[0].pack)
+    assert "backup full-2 is hit; the nearest intact one is full-1" in evidence["message"]
+    assert "/backups/full-1?restore=" in evidence["message"]
+    assert (evidence["backups"], evidence["nearest_intact_set"]) == (["full-2"], "full-1")
+    assert list(repository.refresh().sets) == ["full-0", "full-1", "full-2"]
 
 
 def test_a_bucket_that_is_gone_leaves_all_red_and_unknown(
