@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastvlm_ops import __version__
 from fastvlm_ops.cli.errors import CommandError
+from fastvlm_ops.cli.keys import add_commands
 
 __all__ = ["main"]
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_make_golden(commands)
     _add_prove_device(commands)
     _add_receive_wal(commands)
+    add_commands(commands, tell)
     return parser
 
 
