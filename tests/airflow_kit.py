@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +80,17 @@ def set_connection(monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> N
     :param fields: of the connection
     """
     monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3", json.dumps(fields))
+
+
+@pytest.fixture
+def second_place(
+    seaweedfs: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """The connection ``fastvlm_s3_replica`` to another empty bucket."""
+    name = seaweedfs.make_bucket(f"second-{uuid.uuid4().hex[:12]}")
+    fields = {**connection, "extra": {**connection["extra"], "bucket": name, "prefix": "copy"}}
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_REPLICA", json.dumps(fields))
+    return fields
 
 
 @pytest.fixture

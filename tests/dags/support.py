@@ -18,6 +18,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "backup_incremental": {},
     "backup_maintenance": {},
     "backup_wal": {},
+    "backup_replicate": {},
     "capacity_accuracy": {},
     "capacity_forecast": {},
     "coreml_benchmark": {},

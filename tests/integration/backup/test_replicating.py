@@ -79,9 +79,7 @@ def copy(repository: Repository, target: S3Storage, **options: object) -> Replic
 
 
 def objects(storage: S3Storage) -> dict[str, int]:
-    return {
-        info.name: info.size_bytes for info in storage.list("") if not info.name.startswith("probe/")
-    }
+    return {info.name: info.size_bytes for info in storage.list("") if not info.name.startswith("probe/")}
 
 
 def require_equal(one: S3Storage, other: S3Storage) -> None:
@@ -243,7 +241,10 @@ def test_a_second_place_that_may_only_be_read_is_said(
     back_up(repository, tree, "run-2")
     with FaultProxy(other_server.endpoint_url, target.prefix) as proxy:
         behind = S3Storage(_client(proxy.endpoint_url, other_server), target.bucket, target.prefix)
-        with proxy.faults(on("PutObject", access_denied)), pytest.raises(AccessDeniedError, match="s3:PutObject"):
+        with (
+            proxy.faults(on("PutObject", access_denied)),
+            pytest.raises(AccessDeniedError, match="s3:PutObject"),
+        ):
             copy(repository, behind)
         assert restorable(seen(repository, target), tree.parent / "restored") == 1
         with proxy.faults(on("PutObject packs", internal_error, only=1)) as requests:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 BACKUPS = "/fastvlm-ops/backups"
 DETAIL = f"{BACKUPS}/{REAL_SET}"
 FILES = f"{DETAIL}/files/uploads"
+PRUNING = f"{BACKUPS}/pruning"
 
 
 def test_operations_stand_in_airflows_navigation(visit: Visit, rig: Rig) -> None:
@@ -131,6 +132,65 @@ def test_restore_opens_airflows_form_filled_in(visit: Visit, rig: Rig, start: st
     assert wrong == []
 
 
+def test_pruning_shows_what_goes_and_why_it_is_refused(visit: Visit, rig: Rig) -> None:
+    page = visit().new_page()
+    wrong = watched(page, rig)
+    page.goto(rig.url + BACKUPS)
+    page.get_by_role("navigation", name="Pages of backups").get_by_role("link", name="Pruning").click()
+    newest = page.get_by_role("region", name="Newest plan")
+    expect(newest.get_by_role("heading")).to_contain_text("refused")
+    expect(newest).to_contain_text("at most 50% may at once (max_share)")
+    facts = newest.locator("dl").inner_text()
+    assert "37 of 61, with 148 snapshots" in facts
+    assert "nothing yet" in facts
+    picture = newest.get_by_role("img", name="What becomes of the bytes")
+    assert "14.0 GiB stay as they are; 341 MiB copied" in picture.locator("desc").text_content()
+    assert picture.locator("rect").count() == 4
+    legend = newest.locator(".picture-legend li").all_inner_texts()
+    assert legend[3] == "512 MiB no longer needed, but locked by S3"
+    sets = page.get_by_role("region", name="Backups", exact=True)
+    assert sets.locator("tbody tr").count() == 61
+    assert "last 1, daily 2026-11-01" in sets.locator("tbody tr").first.inner_text()
+    page.get_by_label("Show").select_option("forgotten")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Show").click()
+    assert set(sets.locator("tbody .badge").all_inner_texts()) == {"forgotten"}
+    runs = page.get_by_role("region", name="Runs").locator("tbody tr")
+    assert [row.locator(".badge").inner_text() for row in runs.all()] == [
+        *("refused", "done", "done", "rejected", "done", "done", "done", "planned")
+    ]
+    verifications = page.get_by_role("region", name="Verifications").locator("tbody tr").all_inner_texts()
+    assert "damaged 1 object, 1 snapshot" in verifications[1].replace("\t", " ")
+    assert "unknown of unknown" in verifications[5], "which an older version did not record"
+    assert page.locator("main script, main b").count() == 0
+    assert wrong == []
+
+
+def test_the_form_of_maintenance_opens_filled_in_and_stays_a_dry_run(visit: Visit, rig: Rig) -> None:
+    page = visit().new_page()
+    page.goto(f"{rig.url}/plugin/operations{PRUNING}")
+    page.frame_locator("iframe").get_by_role("link", name="Plan or prune…").click()
+    page.wait_for_url("**/dags/backup_maintenance")
+    expect(page.locator("[name=element_approval_timeout_minutes]")).to_have_value("240")
+    assert page.locator("[name=element_dry_run]").is_checked()
+    assert page.locator("body > [role=alert]").count() == 0
+
+
+def test_a_damaged_backup_offers_the_nearest_intact_one(visit: Visit, rig: Rig) -> None:
+    page = visit().new_page()
+    page.goto(f"{rig.url}{BACKUPS}/{rig.damaged_set}")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("models cannot be restored whole from it")
+    offered = alert.get_by_role("link").first.inner_text()
+    assert offered != rig.damaged_set
+    expect(alert).to_contain_text("intact")
+    row = page.get_by_role("row").filter(has_text="models").first
+    assert "from " in row.locator(".actions").inner_text()
+    alert.get_by_role("link", name="Restore the nearest intact one…").click()
+    page.wait_for_url("**/dags/restore_backup")
+    expect(page.locator("[name=element_backup_id]")).to_have_value(offered)
+
+
 def test_a_form_that_cannot_be_filled_in_is_said_with_what_to_enter(visit: Visit, rig: Rig) -> None:
     page = visit().new_page()
     page.goto(f"{rig.url}/dags/restore_backup")
@@ -150,7 +210,9 @@ def test_a_form_that_cannot_be_filled_in_is_said_with_what_to_enter(visit: Visit
     assert page.locator("body > [role=alert] b").count() == 0
 
 
-@pytest.mark.parametrize("address", [BACKUPS, DETAIL, FILES], ids=["list", "backup", "files"])
+@pytest.mark.parametrize(
+    "address", [BACKUPS, DETAIL, FILES, PRUNING], ids=["list", "backup", "files", "pruning"]
+)
 def test_on_a_phone_nothing_stands_out_of_the_page(visit: Visit, rig: Rig, address: str) -> None:
     page = visit(viewport=PHONE).new_page()
     page.goto(rig.url + address)
@@ -158,7 +220,9 @@ def test_on_a_phone_nothing_stands_out_of_the_page(visit: Visit, rig: Rig, addre
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("address", [BACKUPS, DETAIL, FILES], ids=["list", "backup", "files"])
+@pytest.mark.parametrize(
+    "address", [BACKUPS, DETAIL, FILES, PRUNING], ids=["list", "backup", "files", "pruning"]
+)
 def test_contrast_is_at_least_aa(visit: Visit, rig: Rig, address: str, scheme: str) -> None:
     page = visit(color_scheme=scheme).new_page()
     page.goto(rig.url + address)
