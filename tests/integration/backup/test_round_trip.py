@@ -88,7 +88,7 @@ def test_minimal_reader_restores_the_same(
     )
     assert wrong.returncode == 1
     assert "fits no key slot" in wrong.stderr
-    assert len((ROOT / "restore_min.py").read_text().splitlines()) < 150
+    assert len((ROOT / "restore_min.py").read_text().splitlines()) < 180
     assert "fastvlm_ops" not in (ROOT / "restore_min.py").read_text()
 
 

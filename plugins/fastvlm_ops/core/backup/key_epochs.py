@@ -226,8 +226,8 @@ class _Slots:
 def open_ring(storage: S3Storage, repository_id: str, secret: Secrets) -> KeyRing:
     """Open the key ring with the first slot that a secret fits and that is in the newest epoch.
 
-    Where every slot that opens was left out of a later epoch, the first of them is taken: it reads what was
-    stored before. Damaged slots do not keep others from being tried.
+    Where every slot that opens was left out of a later epoch, the first of them is taken: who meets an object
+    of that epoch is told so. Damaged slots do not keep others from being tried.
 
     :raises WrongKeyError: a secret fits no slot.
     :raises CorruptionError: no slot can be tried, for all are damaged, or there is none.

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastvlm_ops.core.backup.errors import (
-    BackupError,
     CorruptionError,
     KeySlotError,
     ObjectNotFoundError,
+    WrongKeyError,
 )
 from fastvlm_ops.core.backup.key_epochs import (
     EPOCH_LIMIT_BYTES,
@@ -292,7 +292,7 @@ def plan_rotation(repository: Repository, without: Collection[str] = ()) -> Rota
 def _refusal(repository: Repository, state: KeyState, receivers: list[SlotState]) -> str | None:
     try:
         _newest_ring(repository)
-    except BackupError as error:
+    except (CorruptionError, WrongKeyError) as error:
         return str(error)
     below = f"keys/{repository.repository_id}/epochs/"
     reasons = [what for name, what in state.problems.items() if name.startswith(below)]

@@ -128,10 +128,16 @@ class Repository:
                 fetched=fetched,
                 packs=self._listed("packs/"),
             )
-            seq = self.log.state.seq
-            if not loaded.lost or self.log.refresh().seq == seq:
-                break  # else a collection may have gone on between the listings: what it moved is elsewhere
+            if not loaded.lost or not self._log_went_on():
+                break  # else a collection may have moved it between the listings
         return loaded
+
+    def _log_went_on(self) -> bool:
+        seq = self.log.state.seq
+        try:
+            return self.log.refresh().seq != seq
+        except CorruptionError:  # of an entry that whoever needs it will report
+            return False
 
     def chunker(self, name: str) -> ContentChunker:
         """A chunker with this repository's parameters and seed: ``content`` or ``tree``."""

@@ -176,9 +176,9 @@ class S3Storage:
         except ObjectNotFoundError as error:
             raise BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}") from error
         except AccessDeniedError:
-            # The answer to a HEAD has no body, so wrong credentials look like a missing permission.
+            # The answer to a HEAD has no body, so wrong credentials look like a missing permission; and a
+            # role may be allowed to list below its prefix alone.
             next(self.list("config.json"), None)
-            raise
 
     def put(self, name: str, data: bytes, sha256: bytes | None = None) -> None:
         """Store an object; S3 itself refuses it when it was damaged on the way.
@@ -359,7 +359,7 @@ class S3Storage:
         try:
             answer = request()
         except (BotoCoreError, ClientError) as error:
-            self._note_time(getattr(error, "response", {}))
+            self._note_time(getattr(error, "response", None) or {})  # None: the connection broke off
             raise self._translate(operation, name, error) from error
         self._note_time(answer)
         return answer
