@@ -15,7 +15,7 @@ from fastvlm_ops.operators.backup import (
     ApproveRestoreOperator,
     ConfirmRestoreOperator,
     PlanRestoreOperator,
-    RecordBackupOperator,
+    RecordRestoreOperator,
     RestoreBackupOperator,
 )
 
@@ -41,6 +41,16 @@ Unless in place, it reads no definition file, so it works on a new machine that 
 """
 
 PARAMS = {
+    "source": Param(
+        "fastvlm_s3",
+        type="string",
+        pattern=r"^[A-Za-z0-9_.-]{1,200}$",
+        examples=["fastvlm_s3", "fastvlm_s3_replica"],
+        title="Source",
+        description_md="The connection to the bucket to restore from: `fastvlm_s3`, or that of **the second"
+        " place**, `fastvlm_s3_replica`, where the first is gone.",
+        section="What",
+    ),
     "backup_id": Param(
         "latest",
         type="string",
@@ -189,6 +199,7 @@ with DAG(
 ) as dag:
     plan = PlanRestoreOperator(
         task_id="plan_restore",
+        s3_conn_id=dag.param("source"),
         backup_id=dag.param("backup_id"),
         components=dag.param("components"),
         target=dag.param("target"),
@@ -217,6 +228,7 @@ with DAG(
     )
     restore = RestoreBackupOperator.partial(
         task_id="restore_backup",
+        s3_conn_id=dag.param("source"),
         dry_run=dag.param("dry_run"),
         pool=BACKUP_POOL,
         map_index_template="{{ task.component }}",
@@ -231,7 +243,10 @@ with DAG(
         execution_timeout=SHORT,
     )
     # Straight on, also when nobody has to be asked: approve_restore then succeeds at once.
-    record = RecordBackupOperator(
-        task_id="record_backup", trigger_rule=TriggerRule.ALL_DONE, execution_timeout=SHORT
+    record = RecordRestoreOperator(
+        task_id="record_backup",
+        s3_conn_id=dag.param("source"),
+        trigger_rule=TriggerRule.ALL_DONE,
+        execution_timeout=SHORT,
     )
     chain(approve, restore, confirm, [record, EmptyOperator(task_id="outcome")])

@@ -58,6 +58,8 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.hooks.apple_device"]},
         ],
         "extra-links": [
+            "fastvlm_ops.links.backup.PruningPageLink",
+            "fastvlm_ops.links.backup.RestoreIntactLink",
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
             "fastvlm_ops.links.coreml.CoreMLPageLink",

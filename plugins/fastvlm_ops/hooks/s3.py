@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.backup.keys import Secret
     from fastvlm_ops.core.backup.repository import Repository
     from fastvlm_ops.core.backup.storage import S3Storage
+    from fastvlm_ops.core.backup.usage import Usage
 
 _EXTRAS = (
     "bucket",
@@ -139,6 +140,7 @@ class BackupRepositoryHook(BaseHook):
     def __init__(self, s3_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.s3_conn_id = s3_conn_id
+        self._clients: list[S3Client] = []
 
     @cached_property
     def settings(self) -> S3ConnectionSettings:
@@ -168,12 +170,23 @@ class BackupRepositoryHook(BaseHook):
         """
         from fastvlm_ops.core.backup.storage import create_client
 
-        return create_client(
+        client = create_client(
             endpoint_url=self.settings.endpoint_url,
             region_name=self.settings.region_name,
             access_key_id=self.settings.access_key_id,
             secret_access_key=self.settings.secret_access_key,
         )
+        self._clients.append(client)
+        return client
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the clients of this hook have asked S3 for so far; None where it has made none."""
+        if not self._clients:
+            return None
+        from fastvlm_ops.core.backup.usage import Usage, meter_of
+
+        return sum((meter_of(client).usage for client in self._clients), Usage())
 
     def get_storage(self) -> S3Storage:
         """Return the storage that the repository is kept in; what is stored is locked as configured.

@@ -118,6 +118,11 @@ class PostgreSQL:
         """
         return self.scratch / "data"
 
+    @property
+    def programs(self) -> Path:
+        """The folder of the programs that it was started from, which its account can run."""
+        return self._programs
+
     def url(self, database: str = "postgres") -> str:
         """Return the address of a database, with its password.
 

@@ -246,7 +246,9 @@ DAY = 24 * HOUR
     [
         pytest.param({}, ["BackupNotReadInFull"], id="never read in full"),
         pytest.param({"share": "0x500"}, ["BackupNotReadInFull"], id="not for two weeks"),
-        pytest.param({"share": "0x500", "full": f"{3 * DAY}x500"}, [], id="the newest of both levels counts"),
+        pytest.param(
+            {"share": "0x500", "full": f"{10 * DAY}x500"}, [], id="the newest of both levels counts"
+        ),
         pytest.param({"members": f"{19 * DAY}x500"}, ["BackupNotReadInFull"], id="members are a few files"),
         pytest.param(
             {"share": f"{19 * DAY}x500", "refused": "20x500", "done": "10x500"},
@@ -280,6 +282,44 @@ def test_alerts_about_maintenance(
         "interval": "1h",
         "input_series": [{"series": name, "values": values} for name, values in given.items()],
         "promql_expr_test": [{"expr": expression, "eval_time": "20d", "exp_samples": fired}],
+    }
+    content = {"rule_files": [str(RULES)], "evaluation_interval": "1h", "tests": [test]}
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump(content))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("series", "alerts"),
+    [
+        pytest.param({}, [], id="no second place"),
+        pytest.param(
+            {"last_success_timestamp_seconds": f"0+{HOUR}x100", "lag_entries": "0x100"}, [], id="well"
+        ),
+        pytest.param(
+            {"last_success_timestamp_seconds": "0x100", "lag_entries": "5x100"},
+            ["BackupReplicaStale"],
+            id="not for a day",
+        ),
+        pytest.param({"lag_entries": "5x100"}, ["BackupReplicaNeverComplete"], id="never complete"),
+    ],
+)
+def test_alerts_about_the_second_place(
+    series: dict[str, str], alerts: list[str], promtool: str, tmp_path: Path
+) -> None:
+    given = [
+        {"series": f"fastvlm_backup_replica_{name}", "values": values} for name, values in series.items()
+    ]
+    fired = [
+        {"labels": f'ALERTS{{alertname="{alert}",alertstate="firing",severity="critical"}}', "value": 1}
+        for alert in alerts
+    ]
+    expression = 'ALERTS{alertstate="firing",alertname=~"BackupReplica.*"}'
+    test = {
+        "interval": "1h",
+        "input_series": given,
+        "promql_expr_test": [{"expr": expression, "eval_time": "60h", "exp_samples": fired}],
     }
     content = {"rule_files": [str(RULES)], "evaluation_interval": "1h", "tests": [test]}
     file = tmp_path / "test.yaml"

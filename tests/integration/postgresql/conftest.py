@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import functools
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL, make_url
 
-from fastvlm_ops.core.backup.postgresql.programs import Programs, find_programs
+from fastvlm_ops.core.backup.postgresql.programs import Programs, find_programs, run_as
 from fastvlm_ops.local.postgres import PostgreSQL
 from fastvlm_ops.local.postgres_programs import MAJORS, client_programs, installed
 
@@ -32,35 +36,37 @@ def clients() -> Programs:
 
 @pytest.fixture(scope="module")
 def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
-    """Starts servers of their own for a module: ``make_server(16, settings={…}, segment_mb=1)``."""
+    """Starts servers of a module's own: ``make_server(16, settings={…}, segment_mb=1)``."""
     with ExitStack() as servers:
-        numbers = itertools.count(1)
-
-        def make(major: int = MAJORS[-1], **options: Any) -> PostgreSQL:
-            require_major(major)
-            folder = tmp_path_factory.mktemp(f"postgres{major}-{next(numbers)}")
-            options = {"segment_mb": 1, **options}
-            return servers.enter_context(PostgreSQL(folder, major=major, die_with_parent=True, **options))
-
-        yield make
+        yield lambda major=MAJORS[-1], **options: servers.enter_context(
+            _server(tmp_path_factory, major, options)
+        )
 
 
-@pytest.fixture(scope="module", params=MAJORS, ids=lambda major: f"postgresql{major}")
-def server(request: pytest.FixtureRequest, make_server: MakeServer) -> PostgreSQL:
-    """A server of each major version in turn, shared by the tests of a module."""
-    return make_server(request.param)
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], PostgreSQL]]:
+    """A server of each version for all tests, started by the first that wants it."""
+    with ExitStack() as servers:
+        yield functools.cache(lambda major: servers.enter_context(_server(tmp_path_factory, major, {})))
 
 
-@pytest.fixture(scope="module")
-def newest(make_server: MakeServer) -> PostgreSQL:
-    """A server of the newest version, shared by the tests of a module."""
-    return make_server()
+@pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"postgresql{major}")
+def server(request: pytest.FixtureRequest, shared_server: Callable[[int], PostgreSQL]) -> PostgreSQL:
+    """A server of each major version in turn, which is not empty: others use it too."""
+    return shared_server(request.param)
 
 
-def require_major(major: int) -> None:
-    """Skip the test where there is no server of that version."""
+@pytest.fixture(scope="session")
+def newest(shared_server: Callable[[int], PostgreSQL]) -> PostgreSQL:
+    """The server of the newest version, which is not empty: others use it too."""
+    return shared_server(MAJORS[-1])
+
+
+def _server(factory: pytest.TempPathFactory, major: int, options: dict[str, Any]) -> PostgreSQL:
     if installed(major) is None:
         pytest.skip(f"PostgreSQL {major} is not here; scripts/postgresql.sh fetches it")
+    options = {"segment_mb": 1, **options}
+    return PostgreSQL(factory.mktemp(f"postgres{major}"), major=major, die_with_parent=True, **options)
 
 
 def url_of(server: PostgreSQL, database: str = "postgres") -> URL:
@@ -76,8 +82,42 @@ def execute(server: PostgreSQL, statement: str, database: str = "postgres") -> l
         return cursor.fetchall() if cursor.description else []
 
 
-def bin_folder(server: PostgreSQL) -> Path:
-    """The folder of the server's own programs."""
-    found = installed(server.major)
-    assert found is not None
-    return found
+@contextlib.contextmanager
+def started(server: PostgreSQL, folder: Path) -> Iterator[psycopg.Connection[Any]]:
+    """Start what was restored of a server, below its scratch folder, and connect to it by a Unix socket."""
+    account = run_as()
+    log = folder.with_suffix(".log")
+    arguments = [
+        *(server.programs / "postgres", "-D", folder, "-c", "listen_addresses=", "-c", "port=5432"),
+        *("-c", f"unix_socket_directories={folder}", "-c", "fsync=off"),
+    ]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            arguments, stdout=output, stderr=output, cwd=folder, **account.popen_options()
+        ) as process,
+    ):
+        try:
+            yield _connect(folder, server, process, log)
+        finally:
+            process.send_signal(signal.SIGQUIT)
+
+
+def _connect(
+    folder: Path, server: PostgreSQL, process: subprocess.Popen[bytes], log: Path
+) -> psycopg.Connection[Any]:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return psycopg.connect(
+                host=str(folder),
+                port=5432,
+                user=server.user,
+                password=server.password,
+                dbname="postgres",
+                autocommit=True,
+            )
+        except psycopg.OperationalError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)

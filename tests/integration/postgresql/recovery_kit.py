@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,22 +16,30 @@ from typing import Any
 
 import psycopg
 
-from fastvlm_ops.core.backup import Repository, create_snapshot
+from fastvlm_ops.core.backup import Repository, S3Storage, create_snapshot, initialise_repository
 from fastvlm_ops.core.backup.postgresql.base_backup import PostgreSQLClusterSource
 from fastvlm_ops.core.backup.postgresql.cluster import identify
 from fastvlm_ops.core.backup.postgresql.lsn import HISTORY_NAME, SEGMENT_NAME, Segment, parse_lsn
 from fastvlm_ops.core.backup.postgresql.programs import Programs, run_as
-from fastvlm_ops.core.backup.postgresql.recovery import RecoveryPlan, RecoveryTarget, plan_recovery, recover
+from fastvlm_ops.core.backup.postgresql.recovery import RecoveryTarget, plan_recovery, recover
 from fastvlm_ops.core.backup.postgresql.trial import TrialResult, check_recovered
-from fastvlm_ops.core.backup.postgresql.trial_server import TrialServer
+from fastvlm_ops.core.backup.postgresql.trial_server import TrialServer, give_to, wait_until
 from fastvlm_ops.core.backup.postgresql.wal_store import WalStore
 from fastvlm_ops.local.postgres import PostgreSQL
 from fastvlm_ops.local.postgres_programs import installed
+from tests.integration.backup.conftest import PASSPHRASE
 from tests.integration.postgresql.conftest import execute, url_of
 
 COMPONENT = "application_database"
-#: Keeps the WAL until it is stored; the rest is as an original would have it, and a copy must not.
-SETTINGS = {"wal_keep_size": "512MB", "synchronous_commit": "on", "autovacuum": "off"}
+#: Keeps the WAL until it is stored.
+SETTINGS = {
+    "wal_keep_size": "512MB",
+    "synchronous_commit": "on",
+    "track_commit_timestamp": "on",
+    "autovacuum": "off",
+}
+ROWS = "SELECT string_agg(text, '' ORDER BY id) FROM item"
+LATER = "SELECT to_regclass('later')"
 
 
 @dataclass
@@ -52,20 +61,31 @@ class Original:
     def now(self) -> datetime:
         return self.sql("SELECT clock_timestamp()")[0][0]
 
+    def committed_at(self, text: str) -> datetime:
+        return self.sql(f"SELECT pg_xact_commit_timestamp(xmin) FROM item WHERE text = '{text}'")[0][0]
+
     def base(self) -> str:
         """Take a base backup; returns the snapshot's id."""
         source = PostgreSQLClusterSource(url_of(self.server), programs=self.clients)
-        run_key = f"run {len(self.bases)} {self.server.port}"
+        run_key = uuid.uuid4().hex
         result = create_snapshot(
             self.repository, source, component=self.component, kind="full", run_key=run_key
         )
         self.bases.append(result.snapshot_id)
         return result.snapshot_id
 
-    def insert(self, *texts: str) -> None:
-        """Insert rows, each in a transaction of its own."""
-        for text in texts:
-            self.sql(f"INSERT INTO item (text) VALUES ('{text}')")
+    def insert(self, text: str) -> None:
+        self.sql(f"INSERT INTO item (text) VALUES ('{text}')")
+
+    def promote(self) -> None:
+        """End the timeline where it is, and go on with the next one."""
+        (self.server.data / "recovery.signal").touch()
+        os.chown(self.server.data / "recovery.signal", *_owner(self.server.data))
+        self.server.restart({"restore_command": "false"})
+        deadline = time.monotonic() + 60
+        while self.sql("SELECT pg_is_in_recovery()") == [(True,)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def ship(self, *, without: Sequence[int] = ()) -> list[Segment]:
         """Finish the segment and store all that are finished, and the histories; returns the segments.
@@ -79,7 +99,8 @@ class Original:
         shipped = []
         for path in sorted((self.server.data / "pg_wal").iterdir()):
             if HISTORY_NAME.fullmatch(path.name):
-                store.put_history(path, system_id=cluster.system_id, timeline=int(path.name[:8], 16))
+                timeline = int(path.name[:8], 16)
+                store.put_history(path, system_id=cluster.system_id, timeline=timeline)
             if not SEGMENT_NAME.fullmatch(path.name):
                 continue
             segment = Segment.parse(path.name, cluster.segment_bytes)
@@ -91,22 +112,56 @@ class Original:
                 shipped.append(segment)
         return shipped
 
+    def recovered(
+        self, folder: Path, target: RecoveryTarget, *queries: str, snapshot_id: str | None = None
+    ) -> TrialResult:
+        """Recover into a folder, and start it on trial."""
+        plan = plan_recovery(self.repository, self.component, target, snapshot_id=snapshot_id)
+        recover(self.repository, plan, folder)
+        return self.trial(folder, *queries)
 
-def recovered(
-    original: Original,
-    folder: Path,
-    target: RecoveryTarget,
-    *,
-    snapshot_id: str | None = None,
-    queries: Sequence[str] = (),
-) -> tuple[RecoveryPlan, TrialResult]:
-    """Plan, recover, and start on trial."""
-    plan = plan_recovery(original.repository, original.component, target, snapshot_id=snapshot_id)
-    recover(original.repository, plan, folder)
-    trial = check_recovered(
-        folder, programs=server_programs(original.server.major), queries=queries, timeout_seconds=120
-    )
-    return plan, trial
+    def trial(self, folder: Path, *queries: str) -> TrialResult:
+        programs = server_programs(self.server.major)
+        return check_recovered(
+            folder, programs=programs, clients=self.clients, queries=queries, timeout_seconds=120
+        )
+
+    def alone(self, folder: Path, query: str) -> list[str]:
+        """Start a base backup that was restored by itself, as anybody would; returns the row of a query."""
+        account = run_as()
+        give_to(folder, account)
+        server = TrialServer(
+            folder / "data",
+            programs=server_programs(self.server.major),
+            account=account,
+            log=folder / "log",
+            hot_standby=True,
+            superuser=self.server.user,
+        )
+        with server:
+            deadline = time.monotonic() + 60
+            wait_until(lambda: _answers(server), server, deadline, "it answered")
+            with server.connected("postgres", seconds=30) as connection:
+                return [str(value) for value in connection.execute(query.encode()).fetchone()]
+
+    def rows(self, folder: Path, target: RecoveryTarget, *, snapshot_id: str | None = None) -> str:
+        """What a recovery brings back of the table, one letter a row."""
+        trial = self.recovered(folder, target, ROWS, snapshot_id=snapshot_id)
+        assert trial.verified == trial.amcheck == "passed"
+        return trial.queries[0]["row"][0]
+
+
+def _answers(server: TrialServer) -> bool:
+    try:
+        with server.connected("postgres", seconds=30):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def _owner(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_uid, status.st_gid
 
 
 def server_programs(major: int) -> Programs:
@@ -117,34 +172,11 @@ def server_programs(major: int) -> Programs:
 
 
 @contextmanager
-def opened(folder: Path, major: int) -> Iterator[psycopg.Connection[Any]]:
-    """Start what was recovered once more, as somebody would who puts it into service, and connect to it."""
-    server = TrialServer(
-        folder / "data",
-        programs=server_programs(major),
-        account=run_as(),
-        log=folder / "again.log",
-        hot_standby=True,
-        superuser="fastvlm",
-    )
-    with server:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                with server.connected("postgres", seconds=30) as connection:
-                    yield connection
-                return
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline, server.tail()
-                assert not server.ended, server.tail()
-                time.sleep(0.05)
-
-
-def texts(folder: Path, major: int = 18) -> list[str]:
-    """The rows of what was recovered, in the order in which they were inserted."""
-    with opened(folder, major) as connection:
-        rows = connection.execute("SELECT text FROM item ORDER BY id").fetchall()
-        return [text for (text,) in rows]
+def new_repository(seaweedfs: Any, s3_client: Any) -> Iterator[Repository]:
+    """A repository in a bucket of its own."""
+    bucket = seaweedfs.make_bucket(f"test-{uuid.uuid4().hex[:12]}")
+    yield initialise_repository(S3Storage(s3_client, bucket, "some/prefix"), PASSPHRASE)
+    s3_client.delete_bucket(Bucket=bucket)
 
 
 @contextmanager
@@ -154,7 +186,7 @@ def folder_for_servers() -> Iterator[Path]:
     if not all(path.stat().st_mode & 0o001 for path in (parent, *parent.parents)):
         parent = Path("/var/tmp")
     folder = Path(tempfile.mkdtemp(prefix="fastvlm-recovery-", dir=parent))
-    os.chmod(folder, 0o755)
+    folder.chmod(0o755)
     try:
         yield folder
     finally:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from fastvlm_ops import settings as airflow_settings
 from fastvlm_ops.cli.doctor.findings import Finding, failed, not_tried, ok, warning
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
@@ -20,8 +21,10 @@ from fastvlm_ops.core.backup.errors import (
     UnsafeEndpointError,
     WrongKeyError,
 )
+from fastvlm_ops.core.backup.lifecycle import compare, dangers, read_rules
 from fastvlm_ops.core.backup.repository import open_repository
 from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
+from fastvlm_ops.core.config import ConfigError, load_components
 from fastvlm_ops.hooks.connections import ConnectionSettingError
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook, S3ConnectionSettings
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CONNECTION, _BUCKET, _PERMISSIONS = "connection", "bucket", "permissions"
-_AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository")
+_AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository", "lifecycle rules")
 _SKEW_SECONDS = 300
 _ADD = (
     "airflow connections add fastvlm_s3 --conn-type fastvlm_s3 --conn-login ACCESS_KEY_ID"
@@ -90,6 +93,7 @@ def _examine_bucket(settings: S3ConnectionSettings) -> Iterator[Finding]:
     else:
         yield _conditional_writes(storage)
     yield _repository(storage, settings)
+    yield _lifecycle(storage)
 
 
 def _bucket_remedy(error: StorageError, settings: S3ConnectionSettings) -> str:
@@ -185,3 +189,26 @@ def _repository(storage: S3Storage, settings: S3ConnectionSettings) -> Finding:
             return failed(check, str(error), "see docs/runbooks/backup_maintenance.md")
         opened.append(what)
     return ok(check, f"{repository.repository_id} at {storage} opens with {' and with '.join(opened)}")
+
+
+def _lifecycle(storage: S3Storage) -> Finding:
+    """No rule of the bucket removes backups, and ours is as the file says."""
+    check = "lifecycle rules"
+    try:
+        rules = read_rules(storage).rules
+    except AccessDeniedError as error:  # a backup role may do without
+        what = f"whether a rule removes backups is unknown: {error}"
+        return warning(check, what, f"allow s3:GetLifecycleConfiguration on {storage.bucket!r}")
+    except StorageError as error:
+        return failed(check, str(error), "look at the server's log")
+    if found := dangers(storage, rules):
+        remedy = f"remove that rule, or limit it to what is not below {storage}"
+        return failed(check, "; ".join(found), remedy)
+    try:
+        classes = load_components(airflow_settings.include_dir()).storage_classes
+    except (ConfigError, airflow_settings.SettingError) as error:
+        return warning(check, f"none removes backups; ours is not compared: {error}", "mend the file")
+    difference = compare(storage, rules, classes)
+    if difference != "equal":
+        return failed(check, f"our rule is {difference}", "fastvlm-ops storage-classes apply")
+    return ok(check, "none removes backups" + ("; packs move as components.yaml says" if classes else ""))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from fastvlm_ops.core.backup.errors import PruningRefusedError, StorageError
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.segments import plan_segments, rewrite_segments
+from fastvlm_ops.core.backup.usage import Usage
 from fastvlm_ops.core.backup.versions import Locked
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class CollectionResult:
     postponed: int = 0
     duration_seconds: float = 0.0
     reused: bool = False
+    usage: Usage | None = field(default=None, compare=False)
 
     @property
     def locked_until(self) -> str | None:
@@ -117,12 +119,13 @@ def collect(
     """
     limits = CollectionLimits(keep_unreferenced, max_waste, copy_limit_bytes, max_share)
     collection = _Collection(repository, limits, run_key, progress)
+    before = repository.storage.usage
     state = repository.refresh()
     if collection.done_key in state.recorded:
         return _result_of(repository, state.recorded[collection.done_key])
     repository.require_conditional_writes()
     collection.finish_others()
-    return collection.run()
+    return replace(collection.run(), usage=repository.storage.usage.since(before))
 
 
 def _result_of(repository: Repository, seq: int) -> CollectionResult:

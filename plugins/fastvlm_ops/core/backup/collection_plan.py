@@ -56,8 +56,8 @@ class CollectionPlan:
     ``copied_bytes`` of them. ``removed_bytes`` are the sizes of packs and WAL to be removed, of
     ``total_bytes`` that there are; ``share`` is the part of all bytes that nobody could read any more
     afterwards. Packs that an earlier entry has condemned are in none of these. ``locked`` maps what an
-    earlier collection could not remove to the date of its lock. ``postponed`` counts packs left to the next
-    collection, by its limits.
+    earlier collection could not remove to the date of its lock; its packs have ``locked_bytes``, which no
+    other figure counts. ``postponed`` counts packs left to the next collection, by its limits.
     """
 
     packs: tuple[str, ...] = ()
@@ -73,6 +73,7 @@ class CollectionPlan:
     postponed: int = 0
     refusal: str | None = None
     locked: dict[str, str | None] = field(default_factory=dict)
+    locked_bytes: int = 0
 
     @property
     def share(self) -> float:
@@ -170,6 +171,7 @@ def survey(
         total_bytes=total,
         postponed=sorted_packs.postponed + max(0, len(sorted_packs.dead | zombies) - MOST_PACKS),
         locked=locked,
+        locked_bytes=sum(index.condemned.get(name, 0) for name in locked),
     )
     plan = _refuse_too_much(plan, limits)
     leaving = frozenset(sorted_packs.leaving)

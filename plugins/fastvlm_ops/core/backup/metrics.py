@@ -12,6 +12,8 @@ from prometheus_client.registry import Collector
 
 from fastvlm_ops.core.backup.catalogue import Catalogue, ComponentState, Verification
 from fastvlm_ops.core.backup.commit_log import looks_where
+from fastvlm_ops.core.backup.cost_metrics import CostCollector
+from fastvlm_ops.core.backup.replica_state import ReplicaCollector
 from fastvlm_ops.core.backup.wal_windows import WalCollector
 
 METRICS_FILE = "fastvlm_backup.prom"
@@ -78,8 +80,8 @@ def _verification_metrics(newest_first: Sequence[Verification]) -> Iterator[Metr
     yield last
     damaged = GaugeMetricFamily(
         "fastvlm_backup_damaged_objects",
-        "Objects that backups need and that were found damaged, and not mended since; of the verification that"
-        " found most.",
+        "Objects that backups need and that were found damaged, and not mended since; of the verification"
+        " that found most.",
     )
     if newest_first:
         damaged.add_metric([], max(standing_damage(newest_first), default=0))
@@ -149,6 +151,8 @@ def write_metrics(catalogue: Catalogue, objectives: Mapping[str, timedelta], fol
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_BackupCollector(catalogue, objectives))
     registry.register(WalCollector(catalogue.store))
+    registry.register(ReplicaCollector(catalogue.store))
+    registry.register(CostCollector(catalogue.store))
     path = folder / METRICS_FILE
     write_to_textfile(str(path), registry)
     return path

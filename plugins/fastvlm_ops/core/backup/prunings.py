@@ -32,8 +32,8 @@ class Status(StrEnum):
 class Pruning:
     """A run's plan and what came of it. Sizes in bytes; None is not known, or has not happened.
 
-    ``packs`` would be removed, ``removed_bytes`` of ``total_bytes``; of these ``copied_bytes`` are still needed
-    and are stored anew before. ``plan`` is what a page shows.
+    ``packs`` would be removed, ``removed_bytes`` of ``total_bytes``; of these ``copied_bytes`` are still
+    needed, and are stored anew before. ``plan`` is what a page shows.
     """
 
     run_key: str

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from fastvlm_ops.core.backup.commit_log import LogState, entry_name, seq_of
+from fastvlm_ops.core.backup.commit_log import CONDEMNED, LogState, entry_name, seq_of
 from fastvlm_ops.core.backup.errors import CorruptionError, DivergedError, ObjectNotFoundError
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sealing import verify_line
@@ -203,5 +203,4 @@ def condemned_by(content: dict[str, Any]) -> set[str]:
     """Names of all objects that an entry condemns."""
     if content["type"] != "condemn":
         return set()
-    kinds = ("packs", "indexes", "manifests", "wal")
-    return {name for kind in kinds for name in content["body"].get(kind, ())}
+    return {name for member in CONDEMNED for name in content["body"].get(member, ())}

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fastvlm_ops.core.backup.commit_log import LogState, entry_name
+from fastvlm_ops.core.backup.commit_log import CONDEMNED, LogState, entry_name
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError, StorageError
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
 from fastvlm_ops.core.backup.replica_log import ReplicaLog, condemned_by
@@ -136,7 +136,7 @@ def replicate(
     run.first = run.log.seq
     state = run.copy_objects()
     run.copy_log(state)
-    if mirror_removals:
+    if mirror_removals and not run.held_back:  # else what the last entries removed may be needed there
         run.remove_swept(state)
     return run.result(run_key)
 
@@ -159,7 +159,7 @@ class _Replication:
         self.first = 0
         self.slots: list[str] = []
         self._as_of: datetime | None = None
-        self._held_back = ""
+        self.held_back = ""
         self._condemned: set[str] = set()
         self._removed = self._locked = 0
 
@@ -202,7 +202,7 @@ class _Replication:
         proof = Proof(self._repository, self._target, state)
         last, why = proof.furthest(self.log, good, state)
         if last < state.seq:
-            self._held_back = why or f"{entry_name(last + 1)} is damaged in the first place"
+            self.held_back = why or f"{entry_name(last + 1)} is damaged in the first place"
         for entry in self.log.extend(last):
             self._condemned |= condemned_by(entry.content)
             self._meter.add(files=1, read_bytes=len(entry.data), transferred_bytes=len(entry.data))
@@ -241,15 +241,15 @@ class _Replication:
         damaged = sorted(copied.damaged.items())
         repaired = sorted([*self.log.repaired, *copied.repaired])
         return ReplicationResult(
-            ok=not damaged and not self._held_back,
+            ok=not damaged and not self.held_back,
             repository_id=self._repository.repository_id,
             run_key=run_key,
             sequence=self.log.seq,
             entries=self.log.seq - self.first,
             behind_entries=behind,
             behind_seconds=age,
-            complete_until=None if self._held_back else self._as_of,
-            held_back=self._held_back,
+            complete_until=None if self.held_back else self._as_of,
+            held_back=self.held_back,
             objects=copied.objects,
             size_bytes=copied.size_bytes,
             present_objects=copied.present,
@@ -282,8 +282,7 @@ class _Replication:
 
 def condemned_names(state: LogState) -> set[str]:
     """Names of all kinds that must be taken as gone."""
-    kinds = ("packs", "indexes", "manifests", "wal")
-    return {name for entry in state.condemned for kind in kinds for name in entry.get(kind, ())}
+    return {name for member in CONDEMNED for name in state.condemned_names(member)}
 
 
 def _slot_warnings(slots: Sequence[str]) -> list[str]:

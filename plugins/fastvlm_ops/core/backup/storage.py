@@ -344,6 +344,13 @@ class S3Storage:
             with contextlib.suppress(ValueError):
                 self._told = (parsedate_to_datetime(date).astimezone(UTC), time.monotonic())
 
+    def about_bucket(self, operation: str, request: Callable[[], T]) -> T:
+        """Make a request about the bucket itself.
+
+        :param operation: named in errors; where it is denied, the permission
+        """
+        return self._call(operation, "", request)
+
     @property
     def _endpoint(self) -> str:
         return str(self.client.meta.endpoint_url)

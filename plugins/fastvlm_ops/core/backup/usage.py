@@ -10,6 +10,9 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+#: Behind the name of a task: what it has asked of the second place.
+REPLICA_SUFFIX = "@replica"
+
 _VERBS = {
     "PutObject": "puts",
     "GetObject": "gets",

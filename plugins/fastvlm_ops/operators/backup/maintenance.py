@@ -150,9 +150,15 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Weigh what was found and done, and record it."""
         rejected = rejection(context, self.approval_task_id) if self.approval_task_id else None
-        failure = self._damage() or self._unpruned(rejected)
+        unpruned = self._unpruned(rejected)
+        failure = self._damage() or unpruned
         if self.plan and self.plan["apply"]:
-            self._record(run_key(context), rejected, failure)
+            try:
+                self._record(run_key(context), rejected, unpruned)
+            except Exception as error:
+                if failure is None:
+                    raise
+                self.log.warning("What came of the plan is not recorded: %s", error)
         if failure is not None:
             raise failure
         self.log.info("No damage found. %s", self.verification["text"].splitlines()[0])
@@ -182,29 +188,24 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
             return None
         if rejected:
             return PruningIncompleteError(f"nothing was removed: {rejected}")
-        if not self.forgotten:
+        if not self.forgotten or not self.forgotten["done"]:
             return PruningIncompleteError("nothing was removed; see the task that forgets backups")
-        if not self.collected:
+        if not self.collected or not self.collected["done"]:
             return PruningIncompleteError(
                 "backups were forgotten, but what only they needed was not removed, or not all of it; see the"
                 " task that collects. The next run goes on with it"
             )
         return None
 
-    def _record(self, key: str, rejected: str | None, failure: Exception | None) -> None:
-        """Record what came of the plan; where that fails, another failure is told before it."""
+    def _record(self, key: str, rejected: str | None, unpruned: Exception | None) -> None:
+        """Record what came of the plan."""
         from fastvlm_ops.core.backup.prunings import Status, record_outcome
 
-        is_done = self.forgotten and self.collected and not rejected
-        status = Status.DONE if is_done else Status.REJECTED if rejected else Status.UNFINISHED
-        reason = None if is_done else rejected or str(failure)
-        try:
-            with OperationsDatabaseHook(self.operations_db_conn_id).open_store() as store:
-                record_outcome(store, key, status=status, reason=reason, collected=self.collected)
-        except Exception as error:
-            if failure is None:
-                raise
-            self.log.warning("What came of the plan is not recorded: %s", error)
+        status = Status.DONE if unpruned is None else Status.REJECTED if rejected else Status.UNFINISHED
+        reason = None if unpruned is None else rejected or str(unpruned)
+        collected = self.collected if unpruned is None else None
+        with OperationsDatabaseHook(self.operations_db_conn_id).open_store() as store:
+            record_outcome(store, key, status=status, reason=reason, collected=collected)
 
     def subject(self) -> dict[str, Any]:
         """Say which backups are hit, and what to restore instead."""

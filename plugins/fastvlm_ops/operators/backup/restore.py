@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.approving import AskPersonOperator, rejection
 from fastvlm_ops.operators.backup.plan_restore import RestoreStep, check_unused, restore_step
 from fastvlm_ops.operators.backup.shared import RepositoryOperator
@@ -133,6 +134,9 @@ class RestoreBackupOperator(RepositoryOperator):
         return result
 
     def _note(self, repository: Repository, result: dict[str, Any], key: str) -> None:
+        if self.s3_conn_id != BackupRepositoryHook.default_conn_name:
+            self.log.info("%s has the log of the first place, and gets no entry of its own", self.s3_conn_id)
+            return
         from fastvlm_ops.core.backup.journal import record_restored
 
         self.note(

@@ -331,10 +331,14 @@ class _Search:
             middle = (first + end) // 2
             last, at = None, middle
             while last is None and at >= first:
-                last = self.store.header(run[at].name).last_transaction_at
+                last = self.store.header(run[at].name).last
                 at -= 1
-            if last is not None and (last > time or (last == time and not self.target.inclusive)):
+            if last is not None and self._is_behind(last.ended_at, time):
                 end = at + 1
             else:
                 first = middle + 1
         return first
+
+    def _is_behind(self, ended_at: datetime, time: datetime) -> bool:
+        """Whether a server stops before a transaction, which ended then, for a target at a time."""
+        return ended_at > time or (ended_at == time and not self.target.inclusive)

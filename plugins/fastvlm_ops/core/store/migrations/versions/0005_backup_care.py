@@ -1,4 +1,4 @@
-"""Verifications, a row each; and what the bucket does not say: plans of pruning, windows of recovery, what runs have cost."""
+"""Verifications, plans of pruning, windows of recovery, and what runs have cost."""
 
 from __future__ import annotations
 
