@@ -10,7 +10,6 @@ import pytest
 
 from fastvlm_ops.operators import backup
 from fastvlm_ops.operators.backup.replicate import share_of_day
-from tests.airflow_kit import connection, kit, published  # noqa: F401 - fixtures
 from tests.unit.operators.support import Context, failure
 
 DONE = {
@@ -25,8 +24,8 @@ INTACT = {"ok": True, "text": "verify share 1 of 8: ok"}
 
 @pytest.mark.integration
 def test_the_first_place_itself_is_refused(
-    published: None,  # noqa: F811
-    connection: dict[str, Any],  # noqa: F811
+    published: None,
+    connection: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_REPLICA", json.dumps(connection))
