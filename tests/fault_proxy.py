@@ -62,11 +62,6 @@ class Exchange:
         self._handler = handler
         self.body = body
 
-    @property
-    def body(self) -> bytes:
-        """What the client sent with it."""
-        return self._body
-
     def forward(self) -> Answer:
         """Have the server do it; the client has seen nothing of the answer yet."""
         handler = self._handler
