@@ -14,19 +14,12 @@ from fastvlm_ops.core.backup import (
     SnapshotResult,
     create_snapshot,
     initialise_repository,
-    keys,
 )
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PASSPHRASE = "a passphrase of the tests"
-
-
-@pytest.fixture(autouse=True)
-def quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deriving a key takes a tenth of a second, on purpose; of the tests' time that was a good part."""
-    monkeypatch.setattr(keys, "SCRYPT", keys.SCRYPT | {"n": 1 << 8})
 
 
 @pytest.fixture
