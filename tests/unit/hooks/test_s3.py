@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import Connection
 
+from fastvlm_ops.core.backup.object_policy import ObjectPolicy
 from fastvlm_ops.hooks.connections import ConnectionSettingError
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook, S3ConnectionSettings
+from tests.airflow_home import ROOT
 from tests.airflow_kit import set_connection
 
 GOOD = {"bucket": "b", "repository_passphrase": "long enough"}
@@ -139,3 +142,35 @@ def test_refuses_an_endpoint_that_ignores_conditions(
     good, said = BackupRepositoryHook().test_connection()
     assert not good
     assert "ignores If-None-Match" in said
+
+
+@pytest.mark.parametrize(
+    ("section", "policy"),
+    [
+        ("", ObjectPolicy()),
+        ("object_lock: {mode: governance, days: 7}\n", ObjectPolicy("GOVERNANCE", 7)),
+        ("object_lock: {mode: compliance, days: 30}\n", ObjectPolicy("COMPLIANCE", 30)),
+        ("object_lock: {mode: compliance}\n", ObjectPolicy()),
+    ],
+    ids=["none", "governance", "compliance", "broken"],
+)
+def test_what_is_stored_is_locked_as_the_file_says(
+    section: str,
+    policy: ObjectPolicy,
+    connection: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shipped = (ROOT / "include" / "components.yaml").read_text()
+    (tmp_path / "components.yaml").write_text(shipped + section)
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(tmp_path))
+    assert BackupRepositoryHook().get_storage().policy == policy
+    assert ("object_lock.days: is missing" in caplog.text) is ("{mode: compliance}" in section)
+
+
+def test_a_machine_that_only_restores_needs_no_definitions(
+    connection: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(tmp_path / "nowhere"))
+    assert BackupRepositoryHook().get_storage().policy == ObjectPolicy()
