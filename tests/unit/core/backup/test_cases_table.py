@@ -17,7 +17,7 @@ CASES = {int(number): TEST.findall(tests) for number, tests in ROW.findall(TABLE
 
 
 @functools.cache
-def tests_in(file: str) -> dict[str, ast.FunctionDef]:
+def functions_of(file: str) -> dict[str, ast.FunctionDef]:
     tree = ast.parse((ROOT / "tests" / file).read_text())
     return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -31,7 +31,7 @@ def test_there_are_thirty_cases_in_order() -> None:
 def test_its_tests_exist_and_assert_something(case: int) -> None:
     for file, name in CASES[case]:
         assert name.startswith("test_")
-        assert name in tests_in(file), f"{file} has no {name}"
-        said = ast.unparse(tests_in(file)[name])
+        assert name in functions_of(file), f"{file} has no {name}"
+        said = ast.unparse(functions_of(file)[name])
         assert re.search(r"assert|raises|check|require", said), f"{name} asserts nothing"
         assert "xfail" not in said
