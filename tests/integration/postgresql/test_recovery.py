@@ -118,7 +118,7 @@ def _last_lsn(original: Original, statements: str) -> int:
 def folder() -> Iterator[Path]:
     """Where to recover to, with all in its name that a shell would take for something else."""
     with folder_for_servers() as parent:
-        yield parent / "it's a \"folder\" $(touch pwned)"
+        yield parent / 'it\'s a "folder" $(touch pwned)'
         assert not list(parent.rglob("pwned"))
 
 
@@ -153,7 +153,9 @@ def test_to_a_restore_point_whatever_its_name(story: Story, folder: Path) -> Non
 
 
 def test_a_restore_point_that_is_not_there(story: Story, folder: Path) -> None:
-    with pytest.raises(RecoveryError, match="there is no restore point 'none' in the WAL between base backup"):
+    with pytest.raises(
+        RecoveryError, match="there is no restore point 'none' in the WAL between base backup"
+    ):
         story.original.recovered(folder, RecoveryTarget(name="none"))
 
 
@@ -303,7 +305,9 @@ def test_killed_and_run_again(story: Story, seaweedfs: Any, folder: Path, where:
 
 
 def test_a_check_that_fails_and_one_that_writes(story: Story, folder: Path) -> None:
-    with pytest.raises(TrialError, match='the check .* fails in database .postgres.: relation "nothing" does'):
+    with pytest.raises(
+        TrialError, match='the check .* fails in database .postgres.: relation "nothing" does'
+    ):
         story.original.recovered(folder, RecoveryTarget(time=story.moments["b"]), "SELECT * FROM nothing")
     with pytest.raises(TrialError, match="cannot execute DELETE in a read-only transaction"):
         story.original.trial(folder, "DELETE FROM item")
