@@ -203,3 +203,12 @@ def test_a_set_of_a_forgotten_snapshot_does_not_count() -> None:
     assert list(folded(snapshot("a"), backup_set).sets) == ["set"]
     assert folded(snapshot("a"), backup_set, forget).sets == {}
     assert folded(snapshot("a"), forget, backup_set).sets == {}
+
+
+def test_who_begins_at_a_checkpoint_remembers_what_is_swept_after_it() -> None:
+    """It may have listed those packs before, and come to rely on one."""
+    names = {"packs": ["packs/aa"], "indexes": ["index/x"], "manifests": [], "wal": []}
+    body = folded(("condemn", names)).checkpoint()
+    state = folded(("checkpoint", json.loads(json.dumps(body))), ("swept", {"condemn": 1, "left": {}}))
+    assert state.condemned == []
+    assert (state.condemned_names("packs"), state.condemned_names("indexes")) == ({"packs/aa"}, {"index/x"})
