@@ -56,7 +56,6 @@ from fastvlm_ops.core.backup.verify_trees import Needs, TreeLoss, note_loss
 LEVELS: tuple[Level, ...] = ("log", "listing", "head", "share", "full")
 
 _HASH_BYTES, _ATTEMPTS = 1 << 20, 3
-
 Records = list[dict[str, Any]]
 Manifests = dict[str, dict[str, Any]]
 
@@ -217,8 +216,7 @@ def verify_repository(
 
 def _verify(run: _Run) -> VerifyResult:
     check_configuration(run.repository, run.findings)
-    state = check_log(run.repository, run.findings)
-    run.repository.log.state = state
+    run.repository.log.state = state = check_log(run.repository, run.findings)
     run.remember()
     records = list(state.snapshots.values())
     manifests = run.manifests(records)
