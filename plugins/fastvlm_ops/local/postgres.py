@@ -149,15 +149,18 @@ class PostgreSQL:
         """Stop it as a crash would; :meth:`restart` brings it back."""
         self._end(signal.SIGQUIT)
 
-    def restart(self, settings: Mapping[str, str] | None = None, *, timeout_seconds: float = 60) -> None:
+    def restart(
+        self, settings: Mapping[str, str] | None = None, *, crash: bool = False, timeout_seconds: float = 60
+    ) -> None:
         """Stop it where it runs, and start it on the same data, on another port.
 
         With ``die_with_parent`` it ends with the thread that calls this, as with the one that started it.
 
         :param settings: to change, from now on
+        :param crash: whether it is stopped as a crash would stop it
         :raises ProcessStartError: it ended, or was not ready in time
         """
-        self._end(signal.SIGINT)
+        self._end(signal.SIGQUIT if crash else signal.SIGINT)
         self._settings.update(settings or {})
         self._start_serving(self.scratch, timeout_seconds)
 
