@@ -24,11 +24,11 @@ names a `slot`. The process `fastvlm-ops receive-wal` brings the log into the bu
 nothing of it is missing.
 
 **watch_wal**, once a component, asks the server to finish a segment that has waited longer than
-`switch_wal_after_seconds` if a transaction came after the last one stored, lists the bucket, and follows every
-base backup's segments to the newest one. It records to which moments the component can be recovered, and fails
-when a segment is missing, the bucket is further behind than `wal_max_lag_seconds`, nobody receives, or the
-replication slot has lost WAL or is about to. **record_backup** writes the metrics. **outcome** only keeps the
-run as red as **watch_wal**.
+`switch_wal_after_seconds` if a transaction came after the last one stored, lists the bucket, and follows
+every base backup's segments to the newest one. It records to which moments the component can be recovered,
+and fails when a segment is missing, the bucket is further behind than `wal_max_lag_seconds`, nobody receives,
+or the replication slot has lost WAL or is about to. **record_backup** writes the metrics. **outcome** only
+keeps the run as red as **watch_wal**.
 
 Where no component has a slot, the DAG has no schedule. When a run fails: `docs/runbooks/backup_wal.md`.
 """

@@ -9,18 +9,23 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.backup import FolderSource, Repository, S3Storage, create_snapshot, open_repository
 from fastvlm_ops.core.backup.postgresql.lsn import Segment, format_lsn
 from fastvlm_ops.core.backup.sources import SourceView
+
+if TYPE_CHECKING:
+    from fastvlm_ops.core.backup.postgresql.wal_receiver import WalReceiver
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEM_ID = "7301234567890123456"
@@ -118,6 +123,90 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20, what: str = "") 
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
         time.sleep(0.05)
     return found
+
+
+class Forwarder:
+    """Passes connections on to wherever a server is now; :meth:`cut` ends them all and takes no more."""
+
+    def __init__(self, port: Callable[[], int]) -> None:
+        self._port = port
+        self._is_cut = False
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def cut(self) -> None:
+        self._is_cut = True
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                if self._is_cut:
+                    raise ConnectionRefusedError
+                server = socket.create_connection(("127.0.0.1", self._port()))
+            except OSError:
+                client.close()
+                continue
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        self._open.add(one)
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        self._open.discard(one)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class RunningReceiver:
+    """A receiver in a thread, which the kernel takes for its child's parent."""
+
+    def __init__(self, receiver: Callable[[Callable[[str], None]], WalReceiver], *, once: bool = False):
+        self.lines: list[str] = []
+        self.error: BaseException | None = None
+        self.receiver = receiver(self.lines.append)
+        self._thread = threading.Thread(target=self._run, args=(once,), daemon=True)
+        self._thread.start()
+
+    def _run(self, once: bool) -> None:
+        try:
+            self.receiver.run(once=once)
+        except BaseException as error:
+            self.error = error
+
+    def text(self) -> str:
+        return "\n".join([*self.lines, repr(self.error)])
+
+    def status(self) -> dict[str, Any]:
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads(self.receiver.spool.status_file.read_text())
+        return {}
+
+    def join(self, seconds: float = 30) -> None:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), self.text()
+
+    def stop(self) -> None:
+        self.receiver.stop()
+        self.join()
 
 
 class ReceiverProcess:

@@ -58,6 +58,8 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.hooks.apple_device"]},
         ],
         "extra-links": [
+            "fastvlm_ops.links.backup.PruningPageLink",
+            "fastvlm_ops.links.backup.RestoreIntactLink",
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
             "fastvlm_ops.links.coreml.CoreMLPageLink",
@@ -96,7 +98,14 @@ def _s3_connection_type() -> dict[str, Any]:
             "repository_passphrase": {
                 "label": "Repository passphrase",
                 "schema": {"type": "string", "format": "password"},
-                "description": "Encrypts all backups; without it, nothing can be restored. Keep a copy.",
+                "description": "Opens all backups; without it, or a key file, nothing can be restored."
+                " Keep a copy.",
+            },
+            "repository_key_file": {
+                "label": "Repository key file",
+                "schema": text,
+                "description": "Path, on every worker, of a file that opens them too, readable by its owner"
+                " alone; instead of a passphrase, or beside it.",
             },
             "endpoint_url": {
                 "label": "Endpoint URL",

@@ -66,7 +66,7 @@ def _receiver(name: str, tell: Callable[[str], None]) -> WalReceiver:
 
     try:
         component, slot = received_component(load_components(settings.include_dir()), name)
-        BackupRepositoryHook().get_storage()  # a connection that cannot be used ends it before anything begins
+        BackupRepositoryHook().get_storage()  # what cannot be used is said before anything begins
         return WalReceiver(
             receiver_settings(component, slot),
             lambda: BackupRepositoryHook().open_repository(),  # as the connection is by then

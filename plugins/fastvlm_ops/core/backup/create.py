@@ -20,7 +20,7 @@ from fastvlm_ops.core.backup.clocks import clock_warnings
 from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
 from fastvlm_ops.core.backup.index import ChunkIndex
-from fastvlm_ops.core.backup.memory import keep_freed_memory
+from fastvlm_ops.core.backup.memory import keep_freed_memory, require_memory
 from fastvlm_ops.core.backup.packs import parse_records
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest
@@ -37,7 +37,7 @@ _WARNINGS_KEPT = 100
 
 
 class _CondemnedError(Exception):
-    """A pack this run depends on was condemned: store its chunks again."""
+    """Something this run depends on was condemned or forgotten: begin again with what is there now."""
 
 
 class _AlreadyMadeError(Exception):
@@ -103,6 +103,7 @@ def create_snapshot(
     :raises StorageError: or a subclass, naming the permission or the cause.
     """
     require_compiled_chunker()
+    require_memory()
     keep_freed_memory()
     before = repository.storage.usage
     source.check()
@@ -241,6 +242,8 @@ def _claim(run: Storing, body: dict[str, Any]) -> dict[str, Any]:
         if body["parent"] is not None and body["parent"] not in state.snapshots:
             raise _CondemnedError
         if run.writer.used_packs & state.condemned_names("packs"):
+            raise _CondemnedError
+        if body.get("manifest") in state.condemned_names("manifests"):  # taken for one of a dead run
             raise _CondemnedError
 
     run.repository.log.append("snapshot", body, still_valid=still_valid)

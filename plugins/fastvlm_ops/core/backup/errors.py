@@ -64,8 +64,20 @@ class RepositoryNotFoundError(BackupError):
     """There is no repository under this bucket and prefix."""
 
 
+class MemoryLimitError(BackupError):
+    """This process may have too little memory for a backup or a restore."""
+
+
 class WrongKeyError(BackupError):
-    """The passphrase opens none of the repository's key slots."""
+    """The passphrase or key file opens none of the repository's key slots, or not all that is stored."""
+
+
+class KeyFileError(BackupError):
+    """A key file is missing, too short, or others than its owner can read it."""
+
+
+class KeySlotError(BackupError):
+    """A key slot cannot be added or removed, or the data key not rotated; nothing was changed."""
 
 
 class SourceError(BackupError):
@@ -90,8 +102,20 @@ class IncompleteSetError(BackupError):
     """A backup set cannot be published because a component has no snapshot in this run."""
 
 
+class PruningRefusedError(BackupError):
+    """Forgetting or collecting would take away more than it may, or cannot tell what is needed."""
+
+
 class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""
+
+
+class OtherRepositoryError(BackupError):
+    """Where the second place is to be, there is another repository, or something that is none."""
+
+
+class DivergedError(BackupError):
+    """The log of the second place says what the first one's does not: somebody has backed up into it."""
 
 
 class RecoveryError(BackupError):

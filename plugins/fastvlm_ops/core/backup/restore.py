@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
-from fastvlm_ops.core.backup.memory import keep_freed_memory
+from fastvlm_ops.core.backup.memory import keep_freed_memory, require_memory
 from fastvlm_ops.core.backup.placing import TreeWriter
 from fastvlm_ops.core.backup.present import PresentTree
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
@@ -115,6 +115,7 @@ def restore_snapshot(
     before = repository.storage.usage
     if overwrite and keep_replaced is None:
         raise RestoreTargetError("overwriting needs a folder for what it replaces")
+    require_memory()
     keep_freed_memory()
     record = repository.refresh().snapshots.get(snapshot_id)
     if record is None:
@@ -187,16 +188,15 @@ def _validate(reader: ChunkReader, manifest: dict[str, Any], selection: Selectio
 
 def _check_chunks(reader: ChunkReader, entry: Entry) -> None:
     found = count = 0
-    most = entry.stored_bytes // _LEAST_CHUNK_BYTES + 1
+    is_fine = True
     try:
         ids = reader.ids(entry.contents)
-        while some := list(itertools.islice(ids, _IDS_AT_ONCE)):
+        while is_fine and (some := list(itertools.islice(ids, _IDS_AT_ONCE))):  # there may be no end of them
             found, count = found + reader.total_length(some), count + len(some)
-            if found > entry.stored_bytes or count > most:  # there may be no end of them
-                break
+            is_fine = (count - 1) * _LEAST_CHUNK_BYTES <= found <= entry.stored_bytes
     except CorruptionError as error:
         raise CorruptionError(f"{show(entry.path)} cannot be restored: {error}") from error
-    if found != entry.stored_bytes or count > most:
+    if found != entry.stored_bytes or not is_fine:
         raise CorruptionError(
             f"{show(entry.path)} states {entry.stored_bytes} bytes, its chunks have {found} in {count}"
         )

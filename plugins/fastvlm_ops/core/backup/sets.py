@@ -74,7 +74,8 @@ def publish_set(
 ) -> BackupSet:
     """Publish what a run backed up. Idempotent by ``set_id``.
 
-    :raises IncompleteSetError: a component has no snapshot of this run; names those components.
+    :raises IncompleteSetError: a component has no snapshot of this run, or it was forgotten before the set
+        was published; names those components or snapshots.
     """
     state = repository.refresh()
     if set_id in state.sets:
@@ -86,7 +87,7 @@ def publish_set(
             f"no snapshot of {', '.join(missing) or 'any component'} in run {run_key}: backup set {set_id} "
             "is not published, the last published one stays the latest"
         )
-    body = {
+    body: dict[str, Any] = {
         "set_id": set_id,
         "kind": kind,
         "run_key": run_key,
@@ -97,6 +98,12 @@ def publish_set(
     def not_yet_published(state: LogState) -> None:
         if set_id in state.sets:
             raise _PublishedError
+        gone = sorted(set(body["snapshots"].values()) - state.snapshots.keys())
+        if gone:
+            raise IncompleteSetError(
+                f"{', '.join(gone)} of run {run_key} was forgotten meanwhile: backup set {set_id} is not "
+                "published, the last published one stays the latest"
+            )
 
     try:
         repository.log.append("backup-set", body, still_valid=not_yet_published)
@@ -111,7 +118,11 @@ class _PublishedError(Exception):
 
 def list_sets(repository: Repository) -> list[BackupSet]:
     """Published sets, oldest first."""
-    state = repository.refresh()
+    return sets_of(repository.refresh())
+
+
+def sets_of(state: LogState) -> list[BackupSet]:
+    """Published sets of a state of the log, oldest first."""
     return [_from_body(state, body) for body in state.sets.values()]
 
 

@@ -159,7 +159,7 @@ class S3Storage:
         self.policy = policy or ObjectPolicy()
         self._versions = Versions(client, bucket, self._call, self.now)
         self._told: tuple[datetime, float] | None = None  # S3's time, and ours on the monotonic clock then
-        self._meter = meter_of(client)
+        self._usage_meter = meter_of(client)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
@@ -167,7 +167,7 @@ class S3Storage:
     @property
     def usage(self) -> Usage:
         """What this client has used so far; all that use it share the count."""
-        return self._meter.usage
+        return self._usage_meter.usage
 
     def check_bucket(self) -> None:
         """The bucket exists and these credentials may list it."""
@@ -176,9 +176,9 @@ class S3Storage:
         except ObjectNotFoundError as error:
             raise BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}") from error
         except AccessDeniedError:
-            # The answer to a HEAD has no body, so wrong credentials look like a missing permission.
+            # The answer to a HEAD has no body, so wrong credentials look like a missing permission; and a
+            # role may be allowed to list below its prefix alone.
             next(self.list("config.json"), None)
-            raise
 
     def put(self, name: str, data: bytes, sha256: bytes | None = None) -> None:
         """Store an object; S3 itself refuses it when it was damaged on the way.
@@ -261,12 +261,11 @@ class S3Storage:
                 check(response["ContentLength"])
                 try:
                     data: bytes = body.read()
+                    self._usage_meter.received(len(data))
                     return data
                 except BotoCoreError as error:
                     if attempt == _BODY_ATTEMPTS:
                         raise self._translate("GetObject", name, error) from error
-                finally:
-                    self._meter.received(body.tell())
             attempt += 1
 
     def head(self, name: str) -> ObjectInfo:
@@ -344,6 +343,13 @@ class S3Storage:
             with contextlib.suppress(ValueError):
                 self._told = (parsedate_to_datetime(date).astimezone(UTC), time.monotonic())
 
+    def about_bucket(self, operation: str, request: Callable[[], T]) -> T:
+        """Make a request about the bucket itself.
+
+        :param operation: named in errors; where it is denied, the permission
+        """
+        return self._call(operation, "", request)
+
     @property
     def _endpoint(self) -> str:
         return str(self.client.meta.endpoint_url)
@@ -352,7 +358,7 @@ class S3Storage:
         try:
             answer = request()
         except (BotoCoreError, ClientError) as error:
-            self._note_time(getattr(error, "response", {}))
+            self._note_time(getattr(error, "response", None) or {})  # None: the connection broke off
             raise self._translate(operation, name, error) from error
         self._note_time(answer)
         return answer
@@ -380,7 +386,7 @@ class S3Storage:
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
         if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
             return ObjectLockError(
-                f"bucket {self.bucket!r} does not take locked objects ({code}): create it with Object Lock, or "
+                f"bucket {self.bucket!r} takes no locked objects ({code}): create it with Object Lock, or "
                 "switch off locking"
             )
         if code == "NoSuchBucket":

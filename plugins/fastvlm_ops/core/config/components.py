@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from fastvlm_ops.core.config.backup_costs import Prices, StorageClasses
 from fastvlm_ops.core.config.backup_policy import ObjectLock, Pruning, Retention
+from fastvlm_ops.core.config.backup_replica import Replica
 from fastvlm_ops.core.config.checking import CONNECTION_PATTERN, check_connection, check_path
 from fastvlm_ops.core.config.errors import DefinitionError, Problem
 from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_definition_file
@@ -221,6 +223,21 @@ class Components(DefinitionFile):
         Field(
             description="keys mode and days: what is stored from then on cannot be removed for so long; needs"
             " a bucket that was made with Object Lock. Without it, nothing is locked"
+        ),
+    ] = None
+    replica: Annotated[
+        Replica,
+        Field(description="the second place of the backups: keys connection, shares, mirror_removals"),
+    ] = Replica()
+    storage_classes: Annotated[
+        StorageClasses | None,
+        Field(description="key packs: the classes that packs move to as they age. Without it, they stay"),
+    ] = None
+    prices: Annotated[
+        Prices | None,
+        Field(
+            description="what the provider charges: keys currency, as_of, gb_month, requests_per_1000,"
+            " out_gb. Without it, costs are unknown"
         ),
     ] = None
 

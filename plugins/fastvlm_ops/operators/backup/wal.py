@@ -117,6 +117,6 @@ def _news(state: WalState, before: WindowRow | None) -> list[str]:
     if before is not None and before.gap is not None:
         return []
     return [
-        f"{state.component}: {window.gap}. The newest base backup is not hit. Nothing can mend it, and further"
-        " runs will only warn; find out from the receiver's log, and the bucket's, why the segment is missing"
+        f"{state.component}: {window.gap}. The newest base backup is not hit. Nothing can mend it, and"
+        " further runs will only warn; find out from the receiver's log, and the bucket's, why it is missing"
     ]

@@ -112,3 +112,27 @@ def test_keys_are_kept_for_the_newest_entries() -> None:
     assert len(state.recorded) == 500
     assert entries[-1][1]["key"] in state.recorded
     assert entries[0][1]["key"] not in state.recorded
+
+
+def test_verifications_are_kept_as_counts_the_newest_hundred() -> None:
+    entries = [verified("full", "a", str(number), damaged=("a",)) for number in range(105)]
+    state = folded(*entries[:59])  # of an hour, by the minute
+    for seq, (kind, body) in enumerate(entries[59:], 60):
+        state.fold({"type": kind, "seq": seq, "time": "2026-01-01T01:00:00+00:00", "body": body}, "")
+    assert [about["seq"] for about in state.verifications] == list(range(6, 106))
+    newest = state.verifications[-1]
+    assert (newest["snapshots"], newest["damaged"], newest["ok"]) == (2, 1, False)
+    assert newest["result"] is None, "an earlier version said nothing of it, which is unknown"
+    body = json.loads(json.dumps(state.checkpoint()))
+    assert folded(("checkpoint", body)).verifications == state.verifications
+    del body["verifications"]
+    assert folded(("checkpoint", body)).verifications == []
+
+
+def test_who_begins_at_a_checkpoint_remembers_what_is_swept_after_it() -> None:
+    """It may have listed those packs before, and come to rely on one."""
+    names = {"packs": ["packs/aa"], "indexes": ["index/x"], "manifests": [], "wal": []}
+    body = folded(("condemn", names)).checkpoint()
+    state = folded(("checkpoint", json.loads(json.dumps(body))), ("swept", {"condemn": 1, "left": {}}))
+    assert state.condemned == []
+    assert (state.condemned_names("packs"), state.condemned_names("indexes")) == ({"packs/aa"}, {"index/x"})

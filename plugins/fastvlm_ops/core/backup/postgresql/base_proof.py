@@ -82,6 +82,7 @@ class BaseProof:
             "segment_bytes": after.segment_bytes,
             "started_at": self._before.now.astimezone(UTC).isoformat(),
             "stopped_at": after.now.astimezone(UTC).isoformat(),
+            "superuser": after.superuser,
         }
 
     def _take_label(self, data: bytes) -> None:

@@ -35,7 +35,8 @@ SELECT system.system_identifier::text,
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text,
        ARRAY(SELECT spcname::text FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')
              ORDER BY spcname),
-       clock_timestamp()
+       clock_timestamp(),
+       (SELECT rolname::text FROM pg_roles WHERE oid = 10)
 FROM pg_control_system() AS system, pg_control_checkpoint() AS checkpoint, pg_control_recovery() AS recovery
 """
 
@@ -51,6 +52,7 @@ class Cluster:
     :param current_lsn: up to which WAL is written, or replayed where it is in recovery
     :param tablespaces: names of those besides the two that every cluster has
     :param now: its clock
+    :param superuser: name of the role that initdb made, which every cluster has
     """
 
     system_id: str
@@ -62,6 +64,7 @@ class Cluster:
     in_recovery: bool
     tablespaces: tuple[str, ...]
     now: datetime
+    superuser: str = "postgres"
 
 
 def identify(url: URL) -> Cluster:
@@ -85,7 +88,8 @@ def identify_on(connection: Connection[Any]) -> Cluster:
         )
     row = connection.execute(_IDENTIFY).fetchone()
     assert row is not None  # noqa: S101 - the three functions return a row each
-    system_id, version, number, segment_bytes, in_recovery, wal_file, replayed, lsn, tablespaces, now = row
+    system_id, version, number, segment_bytes, in_recovery, wal_file, replayed, lsn, *rest = row
+    tablespaces, now, superuser = rest
     return Cluster(
         system_id=system_id,
         version=version.split()[0],  # else with a distribution's own name for it
@@ -96,6 +100,7 @@ def identify_on(connection: Connection[Any]) -> Cluster:
         in_recovery=in_recovery,
         tablespaces=tuple(tablespaces),
         now=now,
+        superuser=superuser or "postgres",
     )
 
 

@@ -1,4 +1,4 @@
-"""From a target to the base backup and the WAL that lead there, proven without a gap before anything is written."""
+"""From a target to the base backup and the WAL that lead there, proven to have no gap."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class RecoveryPlan:
     def __str__(self) -> str:
         first, last = self.segments[0].segment.name, self.segments[-1].segment.name
         return (
-            f"{self.component} to {self.target} on timeline {self.timeline}: base backup {self.snapshot_id} of"
-            f" {self.base.stopped_at.isoformat()}, then {len(self.segments)} segments of WAL, {first} to"
-            f" {last}; {window_text(self.window)}"
+            f"{self.component} to {self.target} on timeline {self.timeline}: base backup"
+            f" {self.snapshot_id} of {self.base.stopped_at.isoformat()}, then {len(self.segments)} segments"
+            f" of WAL, {first} to {last}; {window_text(self.window)}"
         )
 
 
@@ -171,7 +171,8 @@ class _Search:
         if not bases:
             why = "; ".join(f"{name}: {error}" for name, error in unreadable.items())
             raise RecoveryError(
-                f"{self.component} has no base backup of PostgreSQL" + (f" that can be read ({why})" if why else "")
+                f"{self.component} has no base backup of PostgreSQL"
+                + (f" that can be read ({why})" if why else "")
             )
         return [base for base in bases if base.system_id == bases[-1].system_id]
 
@@ -183,7 +184,8 @@ class _Search:
             others = ", ".join(sorted(systems))
             what = f"there is only that of another system: {others}" if others else "there is none"
             raise self.refusal(
-                f"no WAL of system {ours}, which base backup {self.newest.snapshot_id} is of, is stored; {what}"
+                f"no WAL of system {ours}, which base backup {self.newest.snapshot_id} is of, is stored;"
+                f" {what}"
             )
         return systems[ours]
 
@@ -224,7 +226,8 @@ class _Search:
         if not leading:
             there = ", ".join(sorted({str(base.timeline) for base in self.bases}))
             raise self.refusal(
-                f"no base backup leads to timeline {self.lineage.timeline}; those there are, are of timeline {there}"
+                f"no base backup leads to timeline {self.lineage.timeline}; those there are, are of"
+                f" timeline {there}"
             )
         before = [base for base in leading if self._is_before_target(base)]
         if not before:
@@ -270,11 +273,13 @@ class _Search:
         number = base.first_segment.number + len(run)
         missing = self.lineage.segment(number, base.segment_bytes)
         following = [item.segment.name for item in self.stored if item.segment.number > number]
-        after = f"though {following[0]} and {len(following) - 1} more follow" if following else "nor any after it"
+        after = (
+            f"though {following[0]} and {len(following) - 1} more follow" if following else "nor any after it"
+        )
         return self.refusal(
             f"WAL segment {missing.name} (LSN {format_lsn(missing.start_lsn)} to"
-            f" {format_lsn(missing.end_lsn)}), which base backup {base.snapshot_id} needs to get there, is not"
-            f" stored, {after}"
+            f" {format_lsn(missing.end_lsn)}), which base backup {base.snapshot_id} needs to get there, is"
+            f" not stored, {after}"
         )
 
     def until_target(self, base: Base, run: list[StoredSegment]) -> list[StoredSegment]:
@@ -301,7 +306,8 @@ class _Search:
         return run[: count + 1]  # the record that begins there, or is the first one after, may be in the next
 
     def _until_time(self, base: Base, run: list[StoredSegment], time: datetime) -> list[StoredSegment]:
-        count = self._count_before(run, time) + 1
+        consistent = Segment.of(base.timeline, base.stop_lsn, base.segment_bytes).number
+        count = max(self._count_before(run, time), consistent - base.first_segment.number) + 1
         if count > len(run):
             raise self._beyond(base, run)
         return run[:count]
@@ -325,10 +331,14 @@ class _Search:
             middle = (first + end) // 2
             last, at = None, middle
             while last is None and at >= first:
-                last = self.store.header(run[at].name).last_transaction_at
+                last = self.store.header(run[at].name).last
                 at -= 1
-            if last is not None and (last > time or (last == time and not self.target.inclusive)):
+            if last is not None and self._is_behind(last.ended_at, time):
                 end = at + 1
             else:
                 first = middle + 1
         return first
+
+    def _is_behind(self, ended_at: datetime, time: datetime) -> bool:
+        """Whether a server stops before a transaction, which ended then, for a target at a time."""
+        return ended_at > time or (ended_at == time and not self.target.inclusive)

@@ -31,7 +31,7 @@ _LEADING_OUT = ("data_directory", "external_pid_file", "hba_file", "ident_file")
 # In this order: only one target may be set at any time, so all are emptied before one is.
 _TARGETS = ("recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time")
 _EMPTIED = (*_TARGETS, "recovery_target_xid")
-# Else the copy would store its WAL as the original's, follow the original's primary, or wait for its standbys.
+# Else the copy would store WAL as the original's, follow its primary, or wait for its standbys.
 _NEUTRALISED = {
     "archive_mode": "off",
     "archive_command": "",

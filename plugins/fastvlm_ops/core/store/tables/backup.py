@@ -92,6 +92,27 @@ checks = Table(
     Column("duration_seconds", Double),
 )
 
+#: The newest verifications, one row each, whatever they covered. What an older version did not say is NULL.
+verifications = Table(
+    "backup_verification",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("run_key", String, nullable=False),
+    Column("level", String(40), nullable=False),
+    Column("share", Integer),
+    Column("shares", Integer),
+    Column("ok", Boolean, nullable=False),
+    Column("snapshots", Integer, nullable=False),
+    Column("damaged_snapshots", Integer, nullable=False),
+    Column("objects", BigInteger),
+    Column("size_bytes", BigInteger),
+    Column("read_bytes", BigInteger),
+    Column("duration_seconds", Double),
+    Column("damaged_objects", BigInteger),
+    Column("named_objects", JSON, nullable=False),
+)
+
 _planned_at = Column("planned_at", UtcDateTime, nullable=False)
 #: One row a run that plans pruning, and what came of it. ``plan`` is what a page shows: the sets with their
 #: reasons, packs by what becomes of them. What is not known yet is NULL.
@@ -105,10 +126,10 @@ prunings = Table(
     Column("dry_run", Boolean, nullable=False),
     Column("forgotten_sets", Integer, nullable=False),
     Column("forgotten_snapshots", Integer, nullable=False),
-    Column("packs", Integer, nullable=False),
-    Column("total_bytes", BigInteger, nullable=False),
-    Column("removed_bytes", BigInteger, nullable=False),
-    Column("copied_bytes", BigInteger, nullable=False),
+    Column("packs", Integer),
+    Column("total_bytes", BigInteger),
+    Column("removed_bytes", BigInteger),
+    Column("copied_bytes", BigInteger),
     Column("deleted_objects", Integer),
     Column("deleted_bytes", BigInteger),
     Column("locked_objects", Integer),

@@ -1,4 +1,4 @@
-"""What the bucket does not say: plans of pruning, windows of recovery, what runs have cost."""
+"""Verifications, plans of pruning, windows of recovery, and what runs have cost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,31 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables."""
+    _create_verifications()
     _create_prunings()
     _create_windows()
     _create_usages()
+
+
+def _create_verifications() -> None:
+    op.create_table(
+        "backup_verification",
+        sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("at", UtcDateTime, nullable=False),
+        sa.Column("run_key", sa.String, nullable=False),
+        sa.Column("level", sa.String(40), nullable=False),
+        sa.Column("share", sa.Integer),
+        sa.Column("shares", sa.Integer),
+        sa.Column("ok", sa.Boolean, nullable=False),
+        sa.Column("snapshots", sa.Integer, nullable=False),
+        sa.Column("damaged_snapshots", sa.Integer, nullable=False),
+        sa.Column("objects", sa.BigInteger),
+        sa.Column("size_bytes", sa.BigInteger),
+        sa.Column("read_bytes", sa.BigInteger),
+        sa.Column("duration_seconds", sa.Double),
+        sa.Column("damaged_objects", sa.BigInteger),
+        sa.Column("named_objects", sa.JSON, nullable=False),
+    )
 
 
 def _create_prunings() -> None:
@@ -30,10 +52,10 @@ def _create_prunings() -> None:
         sa.Column("dry_run", sa.Boolean, nullable=False),
         sa.Column("forgotten_sets", sa.Integer, nullable=False),
         sa.Column("forgotten_snapshots", sa.Integer, nullable=False),
-        sa.Column("packs", sa.Integer, nullable=False),
-        sa.Column("total_bytes", sa.BigInteger, nullable=False),
-        sa.Column("removed_bytes", sa.BigInteger, nullable=False),
-        sa.Column("copied_bytes", sa.BigInteger, nullable=False),
+        sa.Column("packs", sa.Integer),
+        sa.Column("total_bytes", sa.BigInteger),
+        sa.Column("removed_bytes", sa.BigInteger),
+        sa.Column("copied_bytes", sa.BigInteger),
         sa.Column("deleted_objects", sa.Integer),
         sa.Column("deleted_bytes", sa.BigInteger),
         sa.Column("locked_objects", sa.Integer),
