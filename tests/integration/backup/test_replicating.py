@@ -281,8 +281,14 @@ class Stopped(BaseException):
     """As a kill: nothing of the engine catches it."""
 
 
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 7], ids=["every", "some"])
 def test_stopped_at_every_request_it_is_a_repository_and_the_next_run_finishes(
-    repository: Repository, target: S3Storage, other_server: SeaweedFS, tree: Path, tmp_path: Path
+    step: int,
+    repository: Repository,
+    target: S3Storage,
+    other_server: SeaweedFS,
+    tree: Path,
+    tmp_path: Path,
 ) -> None:
     back_up(repository, tree, "run-1")
     change(tree)
@@ -290,7 +296,7 @@ def test_stopped_at_every_request_it_is_a_repository_and_the_next_run_finishes(
     wanted = objects(repository.storage)
     with FaultProxy(other_server.endpoint_url, "") as proxy:
         client = _client(proxy.endpoint_url, other_server, attempts=1)
-        for number in itertools.count(1):
+        for number in itertools.count(step, step):
             place = S3Storage(client, target.bucket, f"stopped/{number}")
             proxy.prefix = place.prefix
             stopped = _stopping(repository, place, proxy, number)
