@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fastvlm_ops.core.backup import S3Storage, create_client, initialise_repository
+from fastvlm_ops.core.backup.key_files import KeyFile
 from fastvlm_ops.local.ports import free_ports
 from fastvlm_ops.local.seaweedfs import SeaweedFS
 from tests.fault_proxy import FaultProxy, answer_with, on
@@ -226,6 +227,23 @@ def test_a_wrong_passphrase(patient: Patient, seaweedfs: SeaweedFS, bucket: str)
     assert "opens with the passphrase" in findings["repository"]["found"]
     patient.connection["extra"]["repository_passphrase"] = "another one"
     assert_found(patient, "repository", "fits none of the 1 key slot", "the repository was made with")
+
+
+def test_a_key_file(patient: Patient, seaweedfs: SeaweedFS, bucket: str, tmp_path: Path) -> None:
+    client = create_client(
+        endpoint_url=seaweedfs.endpoint_url,
+        access_key_id=seaweedfs.access_key_id,
+        secret_access_key=seaweedfs.secret_access_key,
+    )
+    path, key = tmp_path / "repository.key", KeyFile.generate()
+    key.write(path)
+    initialise_repository(S3Storage(client, bucket), (PASSPHRASE, key))
+    patient.connection["extra"]["repository_key_file"] = str(path)
+    _, findings = patient.examine()
+    assert unwell(findings) == NOT_RUNNING
+    assert "opens with the key file and with the passphrase" in findings["repository"]["found"]
+    path.chmod(0o640)
+    assert_found(patient, "repository", "can be read or written by others", "by its owner alone")
 
 
 def test_a_missing_pool_which_it_can_make(patient: Patient) -> None:

@@ -149,7 +149,7 @@ def test_pruning_shows_what_goes_and_why_it_is_refused(visit: Visit, rig: Rig) -
     assert picture.locator("rect").count() == 4
     legend = newest.locator(".picture-legend li").all_inner_texts()
     assert legend[3] == "512 MiB no longer needed, but locked by S3"
-    sets = page.get_by_role("region", name="Backups", exact=True)
+    sets = page.get_by_role("region", name="Backups, and what keeps them")
     assert sets.locator("tbody tr").count() == 61
     assert "last 1, daily 2026-11-01" in sets.locator("tbody tr").first.inner_text()
     page.get_by_label("Show").select_option("forgotten")
@@ -161,8 +161,8 @@ def test_pruning_shows_what_goes_and_why_it_is_refused(visit: Visit, rig: Rig) -
         *("refused", "done", "done", "rejected", "done", "done", "done", "planned")
     ]
     verifications = page.get_by_role("region", name="Verifications").locator("tbody tr").all_inner_texts()
-    assert "damaged 1 object, 1 snapshot" in verifications[1].replace("\t", " ")
-    assert "unknown of unknown" in verifications[5], "which an older version did not record"
+    assert "damaged 1 object, 1 snapshot" in verifications[0].replace("\t", " ")
+    assert "unknown of unknown" in verifications[4], "which an older version did not record"
     assert page.locator("main script, main b").count() == 0
     assert wrong == []
 

@@ -127,3 +127,12 @@ def test_verifications_are_kept_as_counts_the_newest_hundred() -> None:
     assert folded(("checkpoint", body)).verifications == state.verifications
     del body["verifications"]
     assert folded(("checkpoint", body)).verifications == []
+
+
+def test_who_begins_at_a_checkpoint_remembers_what_is_swept_after_it() -> None:
+    """It may have listed those packs before, and come to rely on one."""
+    names = {"packs": ["packs/aa"], "indexes": ["index/x"], "manifests": [], "wal": []}
+    body = folded(("condemn", names)).checkpoint()
+    state = folded(("checkpoint", json.loads(json.dumps(body))), ("swept", {"condemn": 1, "left": {}}))
+    assert state.condemned == []
+    assert (state.condemned_names("packs"), state.condemned_names("indexes")) == ({"packs/aa"}, {"index/x"})
