@@ -85,8 +85,9 @@ def read_segment(data):  # §6
     at = 4 + int.from_bytes(data[:4], "little")
     while at < len(data):
         digest, _, count = struct.unpack_from("<32sQI", data, at)
-        for chunk_id, *record in struct.iter_unpack("<32s5IH2B", data[at + 44 : at + 44 + 56 * count]):
-            PLACES[chunk_id] = (f"packs/{digest.hex()[:2]}/{digest.hex()}", *record)
+        pack, block = f"packs/{digest.hex()[:2]}/{digest.hex()}", data[at + 44 : at + 44 + 56 * count]
+        places = {chunk_id: (pack, *record) for chunk_id, *record in struct.iter_unpack("<32s5IH2B", block)}
+        PLACES.update(places if pack in PACKS else {})  # of the others a collection has moved what is needed
         at += 44 + 56 * count
 
 def chunk(chunk_id):  # §5
@@ -165,6 +166,7 @@ def restore(record, root):  # §7
         os.utime(path, ns=(entry["mtime_ns"],) * 2, follow_symlinks=False)
 
 ROOT = open_slots(json.loads(get("config.json").split(b"\n")[0])["repository_id"])
+PACKS = set(names("packs/"))
 for segment in names("index/"):
     read_segment(unseal(b"I", segment, get(segment)))
 for log_name in (log := names("log/"))[max(len(log) // 100 * 100 - 1, 0) :]:

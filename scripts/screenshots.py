@@ -63,7 +63,7 @@ def main() -> int:
 
 def _operations(program: str, output: Path) -> int:
     """Start Airflow with two months of everything, and save pictures of the Operations pages."""
-    from tests.integration.ui import benchmarks, forecasts, history, maintenance
+    from tests.integration.ui import benchmarks, forecasts, history, maintenance, spending
     from tests.integration.ui.rig import PASSWORDS, Rig
 
     with tempfile.TemporaryDirectory(dir=ROOT / ".pytest_cache") as folder, sync_playwright() as playwright:
@@ -75,6 +75,7 @@ def _operations(program: str, output: Path) -> int:
             history.back_up(rig)
             history.add_rows(rig, 60)
             maintenance.add_maintenance(rig)
+            spending.add_spending(rig)
             forecasts.forecast(rig)
             forecasts.add_scores(rig)
             benchmarks.add_definitions(rig.folder / "include")

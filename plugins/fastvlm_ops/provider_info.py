@@ -98,7 +98,14 @@ def _s3_connection_type() -> dict[str, Any]:
             "repository_passphrase": {
                 "label": "Repository passphrase",
                 "schema": {"type": "string", "format": "password"},
-                "description": "Encrypts all backups; without it, nothing can be restored. Keep a copy.",
+                "description": "Opens all backups; without it, or a key file, nothing can be restored."
+                " Keep a copy.",
+            },
+            "repository_key_file": {
+                "label": "Repository key file",
+                "schema": text,
+                "description": "Path, on every worker, of a file that opens them too, readable by its owner"
+                " alone; instead of a passphrase, or beside it.",
             },
             "endpoint_url": {
                 "label": "Endpoint URL",

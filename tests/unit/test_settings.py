@@ -74,3 +74,11 @@ def test_the_database_needs_its_folder(tmp_path: Path, monkeypatch: pytest.Monke
     set_option(monkeypatch, "database_path", tmp_path / "nowhere" / "ops.db")
     with pytest.raises(settings.SettingError, match=r"database_path is .*, whose folder does not exist"):
         settings.database_path()
+
+
+def test_the_tasks_that_remove_use_the_connection_of_all_others_unless_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings.pruning_conn_id() == "fastvlm_s3"
+    set_option(monkeypatch, "pruning_conn_id", " fastvlm_s3_pruning ")
+    assert settings.pruning_conn_id() == "fastvlm_s3_pruning"

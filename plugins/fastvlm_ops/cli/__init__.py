@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastvlm_ops import __version__
 from fastvlm_ops.cli.errors import CommandError
+from fastvlm_ops.cli.keys import add_commands
 
 __all__ = ["main"]
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prove_device(commands)
     _add_receive_wal(commands)
     _add_storage_classes(commands)
+    add_commands(commands, tell)
     return parser
 
 

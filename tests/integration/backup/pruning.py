@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from fastvlm_ops.core.backup import Repository, S3Storage, SnapshotResult, creat
 from fastvlm_ops.core.backup.collecting import CollectionResult, collect
 from fastvlm_ops.core.backup.sources import FolderSource
 from tests.trees import describe
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 AT_ONCE: dict[str, Any] = {
     "keep_unreferenced": timedelta(0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from fastvlm_ops.core.backup import Repository, S3Storage, create_snapshot, initialise_repository
 from fastvlm_ops.core.backup.postgresql.base_backup import PostgreSQLClusterSource
 from fastvlm_ops.core.backup.postgresql.cluster import identify
 from fastvlm_ops.core.backup.postgresql.lsn import HISTORY_NAME, SEGMENT_NAME, Segment, parse_lsn
-from fastvlm_ops.core.backup.postgresql.programs import Programs
+from fastvlm_ops.core.backup.postgresql.programs import Programs, run_as
 from fastvlm_ops.core.backup.postgresql.recovery import RecoveryTarget, plan_recovery, recover
 from fastvlm_ops.core.backup.postgresql.trial import TrialResult, check_recovered
+from fastvlm_ops.core.backup.postgresql.trial_server import TrialServer, give_to, wait_until
 from fastvlm_ops.core.backup.postgresql.wal_store import WalStore
 from fastvlm_ops.local.postgres import PostgreSQL
 from fastvlm_ops.local.postgres_programs import installed
@@ -58,7 +62,8 @@ class Original:
         return self.sql("SELECT clock_timestamp()")[0][0]
 
     def committed_at(self, text: str) -> datetime:
-        return self.sql(f"SELECT pg_xact_commit_timestamp(xmin) FROM item WHERE text = '{text}'")[0][0]
+        rows = self.sql("SELECT text, pg_xact_commit_timestamp(xmin) FROM item")
+        return dict(rows)[text]
 
     def base(self) -> str:
         """Take a base backup; returns the snapshot's id."""
@@ -71,13 +76,17 @@ class Original:
         return result.snapshot_id
 
     def insert(self, text: str) -> None:
-        self.sql(f"INSERT INTO item (text) VALUES ('{text}')")
+        self.sql(f"INSERT INTO item (text) VALUES ('{text}')")  # noqa: S608 - a letter of a test
 
     def promote(self) -> None:
         """End the timeline where it is, and go on with the next one."""
         (self.server.data / "recovery.signal").touch()
         os.chown(self.server.data / "recovery.signal", *_owner(self.server.data))
         self.server.restart({"restore_command": "false"})
+        deadline = time.monotonic() + 60
+        while self.sql("SELECT pg_is_in_recovery()") == [(True,)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def ship(self, *, without: Sequence[int] = ()) -> list[Segment]:
         """Finish the segment and store all that are finished, and the histories; returns the segments.
@@ -114,13 +123,41 @@ class Original:
 
     def trial(self, folder: Path, *queries: str) -> TrialResult:
         programs = server_programs(self.server.major)
-        return check_recovered(folder, programs=programs, queries=queries, timeout_seconds=120)
+        return check_recovered(
+            folder, programs=programs, clients=self.clients, queries=queries, timeout_seconds=120
+        )
+
+    def alone(self, folder: Path, query: str) -> list[str]:
+        """Start a base backup that was restored by itself, as anybody would; returns the row of a query."""
+        account = run_as()
+        give_to(folder, account)
+        server = TrialServer(
+            folder / "data",
+            programs=server_programs(self.server.major),
+            account=account,
+            log=folder / "log",
+            hot_standby=True,
+            superuser=self.server.user,
+        )
+        with server:
+            deadline = time.monotonic() + 60
+            wait_until(lambda: _answers(server), server, deadline, "it answered")
+            with server.connected("postgres", seconds=30) as connection:
+                return [str(value) for value in connection.execute(query.encode()).fetchone()]
 
     def rows(self, folder: Path, target: RecoveryTarget, *, snapshot_id: str | None = None) -> str:
         """What a recovery brings back of the table, one letter a row."""
         trial = self.recovered(folder, target, ROWS, snapshot_id=snapshot_id)
         assert trial.verified == trial.amcheck == "passed"
         return trial.queries[0]["row"][0]
+
+
+def _answers(server: TrialServer) -> bool:
+    try:
+        with server.connected("postgres", seconds=30):
+            return True
+    except psycopg.OperationalError:
+        return False
 
 
 def _owner(path: Path) -> tuple[int, int]:

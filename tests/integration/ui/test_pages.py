@@ -11,13 +11,14 @@ from fastvlm_ops.local.airflow_stack import USER
 from tests.integration.ui.conftest import Visit
 from tests.integration.ui.history import REAL_SET
 from tests.integration.ui.looking import CONTRAST, PHONE, is_dark, taken_away, watched
-from tests.integration.ui.rig import Rig
+from tests.integration.ui.rig import VIEWER, Rig
 
 pytestmark = pytest.mark.integration
 BACKUPS = "/fastvlm-ops/backups"
 DETAIL = f"{BACKUPS}/{REAL_SET}"
 FILES = f"{DETAIL}/files/uploads"
 PRUNING = f"{BACKUPS}/pruning"
+COSTS = f"{BACKUPS}/costs"
 RECOVERY = f"{BACKUPS}/recovery"
 
 
@@ -149,7 +150,7 @@ def test_pruning_shows_what_goes_and_why_it_is_refused(visit: Visit, rig: Rig) -
     assert picture.locator("rect").count() == 4
     legend = newest.locator(".picture-legend li").all_inner_texts()
     assert legend[3] == "512 MiB no longer needed, but locked by S3"
-    sets = page.get_by_role("region", name="Backups", exact=True)
+    sets = page.get_by_role("region", name="Backups, and what keeps them")
     assert sets.locator("tbody tr").count() == 61
     assert "last 1, daily 2026-11-01" in sets.locator("tbody tr").first.inner_text()
     page.get_by_label("Show").select_option("forgotten")
@@ -161,10 +162,52 @@ def test_pruning_shows_what_goes_and_why_it_is_refused(visit: Visit, rig: Rig) -
         *("refused", "done", "done", "rejected", "done", "done", "done", "planned")
     ]
     verifications = page.get_by_role("region", name="Verifications").locator("tbody tr").all_inner_texts()
-    assert "damaged 1 object, 1 snapshot" in verifications[1].replace("\t", " ")
-    assert "unknown of unknown" in verifications[5], "which an older version did not record"
+    assert "damaged 1 object, 1 snapshot" in verifications[0].replace("\t", " ")
+    assert "unknown of unknown" in verifications[4], "which an older version did not record"
     assert page.locator("main script, main b").count() == 0
     assert wrong == []
+
+
+def test_costs_show_what_is_stored_asked_for_and_what_a_month_comes_to(visit: Visit, rig: Rig) -> None:
+    page = visit(VIEWER).new_page()
+    wrong = watched(page, rig)
+    page.goto(rig.url + BACKUPS)
+    page.get_by_role("link", name="Costs", exact=True).click()
+    expect(page.get_by_role("heading", name="Costs of backups")).to_be_visible()
+    facts = page.locator(".facts").inner_text()
+    assert "GiB" in facts
+    assert "behind" in facts
+    assert "4 entries behind" in facts
+    estimate = page.get_by_role("region", name="Estimate of a month")
+    assert "USD" in estimate.locator("tfoot").inner_text()
+    assert estimate.get_by_text("unknown", exact=True).count() == 0
+    picture = page.get_by_role("img", name="Stored in the bucket")
+    assert picture.locator("path.line").count() == 2
+    assert "of which packs" in picture.locator("desc").text_content()
+    page.get_by_text("The figures as a table").click()
+    table = page.get_by_role("region", name="Figures of the charts").locator("tbody tr")
+    assert table.count() == 45
+    assert "<script>alert(9)</script>" in table.first.inner_text()
+    assert wrong == []
+
+
+def test_costs_without_prices_are_unknown_and_not_nothing(visit: Visit, rig: Rig) -> None:
+    file = rig.folder / "include" / "components.yaml"
+    before = file.read_text()
+    page = visit().new_page()
+    try:
+        file.write_text(before.partition("\nprices:")[0])
+        page.goto(rig.url + COSTS)
+        estimate = page.get_by_role("region", name="Estimate of a month")
+        assert "No prices are set" in estimate.inner_text()
+        assert estimate.locator("tfoot strong").inner_text() == "unknown"
+        assert "0.00" not in estimate.inner_text()
+        file.write_text("version: 1\ncomponents: none\n")
+        page.goto(rig.url + COSTS)
+        expect(page.get_by_role("alert")).to_contain_text("components.yaml")
+        expect(page.get_by_role("img", name="Stored in the bucket")).to_be_visible()
+    finally:
+        file.write_text(before)
 
 
 def test_the_form_of_maintenance_opens_filled_in_and_stays_a_dry_run(visit: Visit, rig: Rig) -> None:
@@ -247,8 +290,8 @@ def test_a_form_that_cannot_be_filled_in_is_said_with_what_to_enter(visit: Visit
 
 @pytest.mark.parametrize(
     "address",
-    [BACKUPS, DETAIL, FILES, PRUNING, RECOVERY],
-    ids=["list", "backup", "files", "pruning", "recovery"],
+    [BACKUPS, DETAIL, FILES, PRUNING, COSTS, RECOVERY],
+    ids=["list", "backup", "files", "pruning", "costs", "recovery"],
 )
 def test_on_a_phone_nothing_stands_out_of_the_page(visit: Visit, rig: Rig, address: str) -> None:
     page = visit(viewport=PHONE).new_page()
@@ -259,8 +302,8 @@ def test_on_a_phone_nothing_stands_out_of_the_page(visit: Visit, rig: Rig, addre
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "address",
-    [BACKUPS, DETAIL, FILES, PRUNING, RECOVERY],
-    ids=["list", "backup", "files", "pruning", "recovery"],
+    [BACKUPS, DETAIL, FILES, PRUNING, COSTS, RECOVERY],
+    ids=["list", "backup", "files", "pruning", "costs", "recovery"],
 )
 def test_contrast_is_at_least_aa(visit: Visit, rig: Rig, address: str, scheme: str) -> None:
     page = visit(color_scheme=scheme).new_page()
@@ -335,7 +378,7 @@ def test_a_database_that_is_none_is_said_and_nothing_is_healthy(visit: Visit, ri
     with taken_away(rig.database):
         rig.database.write_bytes(b"this is no database" * 100)
         page = visit().new_page()
-        for address in (BACKUPS, DETAIL, FILES):
+        for address in (BACKUPS, DETAIL, FILES, COSTS):
             assert page.goto(rig.url + address).status == 503
             expect(page.get_by_role("alert")).to_contain_text("The operations database cannot be read")
             assert page.locator(".badge.good").count() == 0

@@ -41,6 +41,8 @@ def test_the_shipped_files_are_right(capsys: pytest.CaptureFixture[str]) -> None
         ("coreml.yaml", "version: 1\n", "models: is missing"),
         ("schemas/other.schema.json", "{}", "is no schema of this version"),
         ("schemas/components.schema.json", "{}", "is not this version's schema; run fastvlm-ops init"),
+        ("policies/backup.json", "{}", "Statement: is missing"),
+        ("policies/backup.yaml", "{}", "is not known"),
         ("observability/prometheus/new.rules.yaml", "groups: []\n", "groups"),
         (
             "observability/prometheus/new.rules.yaml",

@@ -15,6 +15,7 @@ from fastvlm_ops.core.backup.errors import (
     BackupError,
     BucketNotFoundError,
     CredentialsError,
+    KeyFileError,
     RepositoryNotFoundError,
     StorageError,
     UnsafeEndpointError,
@@ -84,7 +85,7 @@ def _examine_bucket(settings: S3ConnectionSettings) -> Iterator[Finding]:
         yield from (not_tried(check, _BUCKET) for check in _AFTER)
         return
     yield ok(_BUCKET, f"{settings.bucket!r} answers at {client.meta.endpoint_url}")
-    yield from _clock(client, settings.bucket)
+    yield from _clock(client, storage)
     permissions = list(_permissions(storage))
     yield from permissions
     if any(finding.state == "failed" for finding in permissions):
@@ -105,9 +106,11 @@ def _bucket_remedy(error: StorageError, settings: S3ConnectionSettings) -> str:
     return f"start the server, or {_EDIT}: endpoint_url is {settings.endpoint_url or 'that of AWS'}"
 
 
-def _clock(client: S3Client, bucket: str) -> Iterator[Finding]:
+def _clock(client: S3Client, storage: S3Storage) -> Iterator[Finding]:
     """S3 refuses requests whose time is off by more than a quarter of an hour."""
-    headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+    # Of a request that a role which may list below its prefix alone is allowed too.
+    answer = client.list_objects_v2(Bucket=storage.bucket, Prefix=f"{storage.prefix}config.json", MaxKeys=1)
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
     there = headers.get("date")
     if there is None:
         yield warning("clock", "the server does not say what time it is", "compare the clocks by hand")
@@ -162,17 +165,30 @@ def _conditional_writes(storage: S3Storage) -> Finding:
 
 def _repository(storage: S3Storage, settings: S3ConnectionSettings) -> Finding:
     check = "repository"
-    if not settings.repository_passphrase:
-        return failed(check, "the connection has no repository_passphrase", f"{_EDIT} and keep a copy of it")
+    if not settings.repository_passphrase and not settings.repository_key_file:
+        missing = "the connection has no repository_passphrase and no repository_key_file"
+        return failed(check, missing, f"{_EDIT} and keep a copy of it")
     try:
-        repository = open_repository(storage, settings.repository_passphrase)
-    except RepositoryNotFoundError:
-        return ok(check, f"{storage} holds none yet; the first backup makes it")
-    except WrongKeyError as error:
-        return failed(check, str(error), f"{_EDIT}: enter the passphrase that the repository was made with")
-    except BackupError as error:
-        return failed(check, str(error), "see docs/runbooks/backup_maintenance.md")
-    return ok(check, f"{repository.repository_id} at {storage} opens with the passphrase")
+        secrets = settings.secrets()
+    except KeyFileError as error:
+        remedy = f"make it readable by its owner alone, on every worker, or {_EDIT}"
+        return failed(check, str(error), remedy)
+    opened = []
+    for secret in secrets:  # each by itself: one of them may be all that a worker has
+        what = "the passphrase" if isinstance(secret, str) else "the key file"
+        try:
+            repository = open_repository(storage, secret)
+        except RepositoryNotFoundError:
+            return ok(check, f"{storage} holds none yet; the first backup makes it")
+        except WrongKeyError as error:
+            remedy = (
+                f"{_EDIT}: enter the passphrase that the repository was made with, or the key file's path"
+            )
+            return failed(check, str(error), remedy)
+        except BackupError as error:
+            return failed(check, str(error), "see docs/runbooks/backup_maintenance.md")
+        opened.append(what)
+    return ok(check, f"{repository.repository_id} at {storage} opens with {' and with '.join(opened)}")
 
 
 def _lifecycle(storage: S3Storage) -> Finding:

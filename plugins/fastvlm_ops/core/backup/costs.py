@@ -248,4 +248,5 @@ def _growth(history: Sequence[StoredBytes]) -> int | None:
         return None
     wanted = last.at - timedelta(days=MONTH_DAYS)
     before = min(earlier, key=lambda stored: abs(stored.at - wanted))
-    return round((last.size_bytes - before.size_bytes) * timedelta(days=MONTH_DAYS) / (last.at - before.at))
+    months = (last.at - before.at) / timedelta(days=MONTH_DAYS)
+    return round((last.size_bytes - before.size_bytes) / months)

@@ -20,7 +20,7 @@ from fastvlm_ops.core.backup.clocks import clock_warnings
 from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
 from fastvlm_ops.core.backup.index import ChunkIndex
-from fastvlm_ops.core.backup.memory import keep_freed_memory
+from fastvlm_ops.core.backup.memory import keep_freed_memory, require_memory
 from fastvlm_ops.core.backup.packs import parse_records
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest
@@ -103,6 +103,7 @@ def create_snapshot(
     :raises StorageError: or a subclass, naming the permission or the cause.
     """
     require_compiled_chunker()
+    require_memory()
     keep_freed_memory()
     before = repository.storage.usage
     source.check()

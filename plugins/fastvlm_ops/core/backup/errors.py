@@ -64,6 +64,10 @@ class RepositoryNotFoundError(BackupError):
     """There is no repository under this bucket and prefix."""
 
 
+class MemoryLimitError(BackupError):
+    """This process may have too little memory for a backup or a restore."""
+
+
 class WrongKeyError(BackupError):
     """The passphrase or key file opens none of the repository's key slots, or not all that is stored."""
 

@@ -20,6 +20,7 @@ from fastvlm_ops.core.backup.errors import (
 )
 from fastvlm_ops.core.backup.key_epochs import open_ring
 from fastvlm_ops.core.backup.keys import KeyRing, Secrets, secrets_of, write_slot
+from fastvlm_ops.core.backup.memory import require_memory
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
 from fastvlm_ops.core.backup.storage import IGNORED, ObjectInfo, S3Storage, probe_conditional_writes
 
@@ -163,7 +164,10 @@ def open_repository(storage: S3Storage, secret: Secrets, *, chunks: bool = False
     :raises RepositoryNotFoundError: there is none.
     :raises WrongKeyError: before anything else is read.
     :raises CorruptionError: its configuration is damaged or of another format.
+    :raises MemoryLimitError: chunks are wanted, and this process may not have the memory for them.
     """
+    if chunks:
+        require_memory()
     try:
         data = storage.get(CONFIG_NAME, limit_bytes=_CONFIG_LIMIT_BYTES)
     except ObjectNotFoundError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
-from fastvlm_ops.core.backup.memory import keep_freed_memory
+from fastvlm_ops.core.backup.memory import keep_freed_memory, require_memory
 from fastvlm_ops.core.backup.placing import TreeWriter
 from fastvlm_ops.core.backup.present import PresentTree
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
@@ -115,6 +115,7 @@ def restore_snapshot(
     before = repository.storage.usage
     if overwrite and keep_replaced is None:
         raise RestoreTargetError("overwriting needs a folder for what it replaces")
+    require_memory()
     keep_freed_memory()
     record = repository.refresh().snapshots.get(snapshot_id)
     if record is None:

@@ -25,7 +25,7 @@ _LISTED = 50
 
 
 class PruningSetupError(Exception):
-    """The tasks that remove backups would work on another repository than the one that was planned for."""
+    """The tasks that remove backups would not do what was planned: another repository, or without a task."""
 
     retryable = False
 
@@ -215,8 +215,10 @@ class CollectGarbageOperator(_RemovingOperator):
         from fastvlm_ops.core.backup.progress import format_bytes
         from fastvlm_ops.core.backup.pruning import collect_garbage
 
-        if not self.is_to_be_done() or not self.forgotten["done"]:
+        if not self.is_to_be_done():
             return {"done": False}
+        if not (self.forgotten or {}).get("done"):
+            raise PruningSetupError("no backups were forgotten before; clear the task that forgets them too")
         result = collect_garbage(
             self.open(chunks=True),
             load_components(settings.include_dir()),

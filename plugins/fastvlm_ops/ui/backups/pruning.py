@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
+from fastvlm_ops.ui import formats
 from fastvlm_ops.ui.access import User, may_trigger
 from fastvlm_ops.ui.errors import told
 from fastvlm_ops.ui.render import page
@@ -95,6 +96,7 @@ def show_pruning(
         dag_id=DAG_ID,
         form=form if may_trigger(user, DAG_ID) else "",
         width=WIDTH,
+        as_of=as_of_text,
     )
 
 
@@ -122,6 +124,18 @@ def read_pruning(show: str) -> PruningPage:
         found=len(sets),
         verifications=verifications,
     )
+
+
+def as_of_text(timestamp: str) -> str:
+    """Return when a backup is about, for people; as it was written where that is no time.
+
+    :param timestamp: of the set, in ISO 8601
+    """
+    try:
+        moment = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return timestamp
+    return timestamp if moment.tzinfo is None else formats.moment(moment)
 
 
 def bar_of(sizes: Mapping[str, int | None]) -> list[Part]:

@@ -89,6 +89,7 @@ def check_recovered(
     folder: Path,
     *,
     programs: Programs,
+    clients: Programs | None = None,
     queries: Sequence[str] = (),
     database: str = "postgres",
     timeout_seconds: float = 3600,
@@ -97,6 +98,8 @@ def check_recovered(
 
     :param folder: of the recovery
     :param programs: of exactly the cluster's major version
+    :param clients: where client programs are looked for that the server's folder lacks; of its version or
+        newer; found where None
     :param queries: that must succeed, read-only
     :param database: where to ask them
     :param timeout_seconds: for all of it, but for stopping
@@ -104,11 +107,14 @@ def check_recovered(
     :raises TrialError: it does not start, is damaged, or a check fails; with the end of the server's log
     :raises RestoreTargetError: the folder is none of a recovery, or the server's account cannot reach it
     """
-    return _Trial(folder.absolute(), programs, timeout_seconds).run(queries, database)
+    return _Trial(folder.absolute(), programs, clients, timeout_seconds).run(queries, database)
 
 
 class _Trial:
-    def __init__(self, folder: Path, programs: Programs, timeout_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, programs: Programs, clients: Programs | None, timeout_seconds: float
+    ) -> None:
+        self.clients = clients
         self.folder = folder
         self.data = folder / DATA
         self.programs = programs
@@ -190,8 +196,9 @@ class _Trial:
 
     def _client(self, name: str) -> Programs | None:
         """A client program: the server's own, or a newer one; None where there is none."""
-        if os.access(self.programs.folder / name, os.X_OK):
-            return self.programs
+        for given in (self.programs, self.clients):
+            if given is not None and os.access(given.folder / name, os.X_OK):
+                return given
         try:
             return find_programs(self.programs.major, needed=(name,))
         except SourceError:
