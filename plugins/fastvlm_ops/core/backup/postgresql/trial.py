@@ -345,6 +345,7 @@ class _Trial:
                 with server.connected(database, seconds=self.seconds_left) as connection:
                     connection.read_only = True
                     connection.autocommit = False
+                    connection.prepare_threshold = 1  # only what is prepared is one statement for sure
                     row = connection.execute(query.encode(), prepare=True).fetchone()
             except psycopg.Error as error:
                 raise TrialError(
