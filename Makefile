@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-# A file is run by one process, which shares its servers between them. In the order of their names: by number of
-# tests, as xdist would have it, the longest files come last and one process waits for the other.
-in_two := -n 2 --dist loadfile --no-loadscope-reorder
+# A process runs a file whole, so that its tests share servers. More of them than processors: a good part of the
+# time is spent waiting. In the order of their names, for by number of tests, as xdist would have it, the longest
+# files come last, and the other processes wait for one.
+side_by_side := -n 3 --dist loadfile --no-loadscope-reorder
 .PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
 
 help: ## show this list
@@ -27,10 +28,10 @@ format: setup ## let ruff fix and format what it can
 	.venv/bin/ruff format
 
 test: setup ## all tests but the slow ones (ARGS="-k backup" narrows them)
-	$(python) -m pytest $(in_two) -m "not slow" $(ARGS)
+	$(python) -m pytest $(side_by_side) -m "not slow" $(ARGS)
 
 test-slow: setup ## the tests that take minutes each: memory limits, soaks (ARGS as for test)
-	$(python) -m pytest -m slow $(ARGS)
+	$(python) -m pytest -m slow -o faulthandler_timeout=3000 $(ARGS)
 
 bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-coreml-reference bench-ui ## all benchmarks, against named peers
 

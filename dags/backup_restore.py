@@ -99,7 +99,8 @@ PARAMS = {
     "recover_time": Param(
         None,
         type=["null", "string"],
-        format="date-time",
+        # No date-time: the form's field for those knows no seconds.
+        pattern=r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?(Z|[+-]\d\d:\d\d)$",
         title="To a time",
         description_md="Recover clusters of PostgreSQL to this **time with its zone**, like"
         " `2026-01-04T12:00:00+00:00`, from the newest base backup before it and WAL. Only one of time, LSN,"

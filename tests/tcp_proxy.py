@@ -46,6 +46,7 @@ class TcpProxy:
         self._listener = socket.create_server((HOST, 0))
         self._passed: list[Passed] = []
         self._lock = threading.Lock()
+        self._done = threading.Event()
         self.acted = False
 
     @property
@@ -60,6 +61,8 @@ class TcpProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.acted:
+            self._done.wait(60)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -89,7 +92,10 @@ class TcpProxy:
             while data := passed.server.recv(_PIECE):
                 passed.brought_bytes += len(data)
                 if passed.brought_bytes >= self._after_bytes and self._take_turn():
-                    self._act(passed)
+                    try:
+                        self._act(passed)
+                    finally:
+                        self._done.set()
                 passed.client.sendall(data)
             passed.client.shutdown(socket.SHUT_WR)
 

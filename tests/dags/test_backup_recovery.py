@@ -1,10 +1,11 @@
-"""restore_backup for a cluster of PostgreSQL: planned by a dry run, recovered and started on trial, recorded."""
+"""restore_backup for a cluster of PostgreSQL: planned by a dry run, recovered, started on trial, recorded."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,20 @@ from fastvlm_ops.core.backup import S3Storage, initialise_repository, publish_se
 from fastvlm_ops.core.backup.postgresql.programs import find_programs
 from fastvlm_ops.local.postgres import PostgreSQL
 from fastvlm_ops.local.postgres_programs import client_programs
+from fastvlm_ops.operators.backup import (
+    ConfirmRestoreOperator,
+    PlanRestoreOperator,
+    RestoreBackupOperator,
+)
 from tests.airflow_kit import ROOT, Kit
-from tests.integration.postgresql.recovery_kit import COMPONENT, ROWS, SETTINGS, Original, folder_for_servers
+from tests.integration.postgresql.recovery_kit import (
+    COMPONENT,
+    ROWS,
+    SETTINGS,
+    Original,
+    folder_for_servers,
+)
+from tests.unit.operators.support import Context, failure
 
 DEFINITIONS = f"""
 version: 1
@@ -56,8 +69,6 @@ def original(
     server: PostgreSQL, connection: dict[str, Any], s3_client: Any, kit: Kit, restores: Path
 ) -> Original:
     """A published set with a base backup, and WAL after it."""
-    from datetime import UTC, datetime
-
     extra = connection["extra"]
     storage = S3Storage(s3_client, extra["bucket"], extra["prefix"])
     repository = initialise_repository(storage, extra["repository_passphrase"])
@@ -112,41 +123,60 @@ def test_a_cluster_is_recovered_to_a_time(
     assert noted["where"] == "new folder"
     assert original.server.password not in json.dumps(run.xcoms)
 
-    again = run_dag("restore_backup", {**conf, "dry_run": False, "overwrite": True})
-    assert "is not empty" in again.failures("plan_restore")[0]["message"]
+
+def plan(target: str | None, recovery: dict[str, Any] | None = None, **form: Any) -> PlanRestoreOperator:
+    return PlanRestoreOperator(
+        task_id="plan", backup_id="latest", target=target, recovery=recovery, dry_run=False, **form
+    )
 
 
-def test_without_a_target_the_base_backup_is_restored_alone(
-    original: Original, run_dag: Callable[..., Any], restores: Path
-) -> None:
-    run = run_dag("restore_backup", {"target": "alone", "dry_run": False})
-    assert run.state == "success"
-    assert (restores / "alone" / COMPONENT / "backup_label").is_file()
-    restored = restores / "moved"
-    restored.mkdir()
-    (restores / "alone" / COMPONENT).rename(restored / "data")
-    assert original.alone(restored, ROWS) == ["a"]
+def test_without_a_target_the_base_backup_is_restored_alone(original: Original, restores: Path) -> None:
+    (step,) = plan("alone").execute(Context())
+    assert step["recovery"] is None
+    RestoreBackupOperator(task_id="restore", dry_run=False, **step).execute(Context())
+    restored = restores / "alone" / COMPONENT
+    assert (restored / "backup_label").is_file()
+    # Over another cluster, whose files would stay in it, nothing is restored; nor is there a recovery.
+    assert "which is restored into a new or an empty folder only" in failure(plan("alone", overwrite=True))
+    original.ship()
+    assert "is not empty" in failure(plan("alone", {"latest": True}, overwrite=True))
+    (restores / "moved").mkdir()
+    restored.rename(restores / "moved" / "data")
+    assert original.alone(restores / "moved", ROWS) == ["a"]
 
 
-@pytest.mark.parametrize(
-    ("conf", "message"),
-    [
-        ({"recover_time": "2020-01-04T12:00:00+00:00"}, "it is before the end of base backup"),
-        ({"recover_time": "2020-01-04T12:00:00"}, "has no zone"),
-        ({"recover_lsn": "0/1", "recover_name": "a"}, "one target, but lsn and name are given"),
-        ({"recover_latest": True, "recover_name": "a"}, "turn To the newest off"),
-        ({"recover_action": "pause"}, "how to recover is given, but not where to"),
-        ({"recover_latest": True, "paths": ["base"]}, "part of a cluster cannot be recovered"),
-        ({"recover_latest": True, "in_place": True, "target": None}, "which is not restored in place"),
-        ({"in_place": True, "target": None}, "which is not restored in place"),
-    ],
-    ids=["before", "naive", "two", "latest and name", "no target", "paths", "in place", "base in place"],
-)
-def test_what_the_form_cannot_mean_is_refused(
-    conf: dict[str, Any], message: str, original: Original, run_dag: Callable[..., Any], restores: Path
+def test_what_the_form_cannot_mean_is_refused(original: Original, restores: Path) -> None:
+    original.ship()
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({"time": "2020-01-04T12:00:00+00:00"}, {}, "it is before the end of base backup"),
+        ({"time": "2020-01-04T12:00:00"}, {}, "has no zone"),
+        ({"lsn": "0/1", "name": "a"}, {}, "one target, but lsn and name are given"),
+        ({"latest": True, "name": "a"}, {}, "turn To the newest off"),
+        ({"action": "pause"}, {}, "how to recover is given, but not where to"),
+        ({"latest": True}, {"paths": ["base"]}, "part of a cluster cannot be recovered"),
+        ({"latest": True}, {"in_place": True, "target": None}, "which is not restored in place"),
+        ({}, {"in_place": True, "target": None}, "which is not restored in place"),
+    ]
+    for recovery, form, message in cases:
+        assert message in failure(plan(**{"target": "a", "recovery": recovery, **form}))
+    assert not list(restores.iterdir())
+
+
+def test_a_trial_that_cannot_be_is_known_before_anything_is_written(
+    original: Original, restores: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     original.ship()
-    run = run_dag("restore_backup", {"target": "a", **conf, "dry_run": False})
-    assert run.state == "failed"
-    assert message in run.failures("plan_restore")[0]["message"]
+    (step,) = plan("drill", {"latest": True}).execute(Context())
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__POSTGRESQL_BIN_DIR", str(tmp_path))
+    for dry_run in (True, False):
+        restore = RestoreBackupOperator(task_id="restore", dry_run=dry_run, **step)
+        assert f"postgres of PostgreSQL {original.server.major} must be in {tmp_path}" in failure(restore)
     assert not list(restores.iterdir())
+
+
+def test_the_verdict_needs_the_trial() -> None:
+    recovery = {"trial": True, "plan": {"target": "the end"}}
+    steps = [{"component": "a", "recovery": recovery}]
+    results = [{"component": "a", "replaced_in": None, "trial": None}]
+    verdict = ConfirmRestoreOperator(task_id="t", steps=steps, results=results, dry_run=False)
+    assert "a was recovered, but not started on trial" in failure(verdict)

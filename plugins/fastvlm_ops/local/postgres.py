@@ -6,6 +6,7 @@ that this user can reach.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -21,7 +22,7 @@ from fastvlm_ops.core.backup.errors import SourceError
 from fastvlm_ops.core.backup.postgresql.programs import Account, run_as
 from fastvlm_ops.local.ports import HOST, answers, free_ports
 from fastvlm_ops.local.postgres_programs import NEWEST, usable_programs
-from fastvlm_ops.local.proc import session_members
+from fastvlm_ops.local.proc import process_id
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 
 if TYPE_CHECKING:
@@ -144,10 +145,16 @@ class PostgreSQL:
             self.stop()
             raise
 
+    def crash(self) -> None:
+        """Stop it as a crash would; :meth:`restart` brings it back."""
+        self._end(signal.SIGQUIT)
+
     def restart(
         self, settings: Mapping[str, str] | None = None, *, crash: bool = False, timeout_seconds: float = 60
     ) -> None:
-        """Stop it and start it again on the same data, on another port.
+        """Stop it where it runs, and start it on the same data, on another port.
+
+        With ``die_with_parent`` it ends with the thread that calls this, as with the one that started it.
 
         :param settings: to change, from now on
         :param crash: whether it is stopped as a crash would stop it
@@ -200,9 +207,15 @@ class PostgreSQL:
             connection.execute(statement.encode())
 
     def _signal_all(self, number: int) -> None:
-        if self._process is not None:
-            for member in session_members(self._process.id):
-                member.signal(number)
+        if self._process is None:
+            return
+        leader = self._process.id
+        leader.signal(number)
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            # Each leads a session of its own.
+            children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()
+            for child in filter(None, map(process_id, map(int, children))):
+                child.signal(number)
 
     def _initialise(self, scratch: Path) -> None:
         secret = scratch / "password"

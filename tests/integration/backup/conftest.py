@@ -31,12 +31,6 @@ if TYPE_CHECKING:
 PASSPHRASE = "a passphrase of the tests"
 
 
-@pytest.fixture(autouse=True)
-def quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deriving a key takes a tenth of a second, on purpose; of the tests' time that was a good part."""
-    monkeypatch.setattr(keys, "SCRYPT", keys.SCRYPT | {"n": 1 << 8})
-
-
 @pytest.fixture
 def storage(s3_client: S3Client, bucket: str) -> S3Storage:
     return S3Storage(s3_client, bucket, "some/prefix")

@@ -148,6 +148,7 @@ class Matrix:
     storage: S3Storage
     kills: int = 0
     points: list[tuple[str, int]] = field(default_factory=list)
+    answered: tuple[bool, ...] = (False, True)  # before the server has seen it, and after
 
     def learn(self, job: dict[str, Any]) -> list[Request]:
         """Run the job undisturbed; its requests are the points to kill it at.
@@ -168,7 +169,7 @@ class Matrix:
         :param begin: gives a job that nothing has been done of yet.
         """
         for point in self.points:
-            for is_answered in (False, True):
+            for is_answered in self.answered:
                 job, storage = begin()
                 with self.proxy.faults(self._at(point, self._kill(is_answered))):
                     status = self._run(job, storage)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -21,11 +22,12 @@ from fastvlm_ops.core.backup import (
     open_repository,
     publish_set,
     restore_snapshot,
+    verify,
     verify_repository,
 )
 from fastvlm_ops.core.backup.collecting import plan_collection
-from fastvlm_ops.core.backup.commit_log import CHECKPOINT_EVERY
 from fastvlm_ops.core.backup.reading import ChunkReader
+from tests.fault_proxy import Exchange, Fault, FaultProxy, Request, healthy
 from tests.integration.backup.conftest import PASSPHRASE
 from tests.integration.backup.pruning import (
     AT_ONCE,
@@ -39,10 +41,20 @@ from tests.integration.backup.pruning import (
     write_files,
 )
 from tests.integration.backup.test_cases_clocks import CHILD
+from tests.integration.backup.test_network_faults import through
 from tests.trees import describe
 
 if TYPE_CHECKING:
     from fastvlm_ops.local.seaweedfs import SeaweedFS
+
+
+EVERY = 10
+
+
+@pytest.fixture(autouse=True)
+def _frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("commit_log", "verify_log"):
+        monkeypatch.setattr(f"fastvlm_ops.core.backup.{module}.CHECKPOINT_EVERY", EVERY)
 
 
 def again(storage: S3Storage) -> Repository:
@@ -52,7 +64,7 @@ def again(storage: S3Storage) -> Repository:
 def fill_to_checkpoint(repository: Repository) -> None:
     """Entries that say nothing, until the log has a checkpoint more."""
     seq = repository.refresh().seq
-    for _ in range(CHECKPOINT_EVERY - seq % CHECKPOINT_EVERY):
+    for _ in range(EVERY - seq % EVERY):
         repository.log.append("drill", {})
 
 
@@ -104,8 +116,11 @@ def test_a_writer_that_slept_through_a_collection_uploads_again(
         second = run.result(120)
     assert second.new_bytes > 400_000, "it has uploaded again"
     assert names(storage, "packs/").isdisjoint(relied_on)
-    require_restores(again(storage), {second.snapshot_id: describe(tree)}, tmp_path / "target")
     assert verify_repository(again(storage), level="full").ok
+    for number in range(2):  # a segment of its first try names packs that are gone
+        gather(again(storage), f"later-{number}")
+    assert verify_repository(again(storage), level="full").problems == ()
+    require_restores(again(storage), {second.snapshot_id: describe(tree)}, tmp_path / "target")
 
 
 def test_backups_and_collections_at_once(repository: Repository, storage: S3Storage, tmp_path: Path) -> None:
@@ -169,6 +184,85 @@ def again_index(storage: S3Storage) -> Any:
     opened = again(storage)
     opened.refresh()
     return opened.load_index(print)
+
+
+def test_a_verification_that_a_collection_overtakes_looks_again(
+    repository: Repository, storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "source"
+    write_files(tree, [(f"small-{number}", 5_000) for number in range(40)])
+    first = back_up(repository, tree, "run-1", kind="full").snapshot_id
+    for number in range(30):
+        (tree / f"small-{number}").unlink()
+    back_up(repository, tree, "run-2")
+    check_heads = verify.check_heads
+    overtaken: list[int] = []
+
+    def overtake(*arguments: Any) -> list[str]:
+        if not overtaken:
+            forget_snapshots(repository, first)
+            overtaken.append(gather(again(storage), "collect-1").deleted_objects)
+        return check_heads(*arguments)
+
+    monkeypatch.setattr(verify, "check_heads", overtake)
+    found = verify_repository(again(storage), level="full")
+    assert overtaken[0] > 0
+    assert (found.ok, found.problems, found.checked_snapshots) == (True, (), 1)
+
+
+def test_packs_and_segments_are_listed_after_the_log(
+    seaweedfs: SeaweedFS, repository: Repository, storage: S3Storage, tmp_path: Path
+) -> None:
+    """Whoever begins at a checkpoint does not learn what was swept before it: that must not be listed."""
+    tree = tmp_path / "source"
+    write_files(tree, [("one", 1000)])
+    back_up(repository, tree, "run-1")
+    listed: list[str] = []
+
+    def rule(request: Request) -> Fault | None:
+        if request.operation != "ListObjectsV2":
+            return None
+        return slow_log if request.name == "log/" else lambda exchange: note(exchange, request.name)
+
+    def note(exchange: Exchange, name: str) -> None:
+        listed.append(name)
+        healthy(exchange)
+
+    def slow_log(exchange: Exchange) -> None:
+        answer = exchange.forward()
+        time.sleep(0.3)
+        note_time.append(list(listed))
+        exchange.reply(answer)
+
+    note_time: list[list[str]] = []
+    with FaultProxy(seaweedfs.endpoint_url, storage.prefix) as proxy, proxy.faults(rule):
+        opened = open_repository(
+            through(proxy, seaweedfs, storage, timeout_seconds=30, attempts=2), PASSPHRASE, chunks=True
+        )
+        opened.refresh()
+        assert opened.load_index(print).listed
+    assert not {"packs/", "index/"} & set(note_time[0]), "neither before the log was known"
+    assert sorted(listed)[-2:] == ["index/", "packs/"], "each once"
+
+
+def test_what_was_listed_before_a_checkpoint_is_listed_again(
+    repository: Repository, storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log was empty when the repository was opened; read again, it begins behind a sweep."""
+    tree = tmp_path / "source"
+    write_files(tree, [("one", 1000)])
+    dying = again(storage)
+    monkeypatch.setattr(dying.log, "append", lambda *_, **__: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        back_up(dying, tree, "run-1")
+    orphans = names(storage, "packs/")
+    opened = again(storage)
+    assert opened.refresh().seq == 0
+    assert gather(again(storage), "collect-1").deleted_objects >= len(orphans) > 0
+    fill_to_checkpoint(again(storage))
+    assert opened.refresh().seq == EVERY
+    assert not opened.refresh().condemned
+    assert orphans.isdisjoint(opened.load_index(print).listed)
 
 
 def test_a_set_is_not_published_when_a_snapshot_of_it_was_forgotten(

@@ -255,11 +255,14 @@ def test_exclude_and_progress(repository: Repository, tmp_path: Path) -> None:
     assert "(100 %)" in reports[-1].line()
 
 
-def test_sqlite_is_copied_whole_while_others_write(repository: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_sqlite_is_copied_whole_while_others_write(
+    journal: str, repository: Repository, tmp_path: Path
+) -> None:
     path = tmp_path / "data" / "application.db"
     path.parent.mkdir()
     with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
+        assert database.execute(f"PRAGMA journal_mode = {journal}").fetchone() == (journal.lower(),)
         database.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, amount INTEGER, note TEXT)")
         database.execute("CREATE TABLE total (amount INTEGER)")
         database.execute("INSERT INTO total VALUES (0)")

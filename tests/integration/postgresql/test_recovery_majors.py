@@ -1,4 +1,4 @@
-"""A recovery to a time by each major version of PostgreSQL that is here, with settings that must not come back."""
+"""A recovery by each major version of PostgreSQL that is here, with settings that must not come back."""
 
 from __future__ import annotations
 

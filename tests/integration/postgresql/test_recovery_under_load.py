@@ -1,4 +1,4 @@
-"""A moment between two commits while several writers are at work: exactly the rows of that moment come back."""
+"""A moment between two commits while several writers are at work: exactly its rows come back."""
 
 from __future__ import annotations
 

@@ -131,6 +131,9 @@ class LogState:
     def _fold_checkpoint(self, body: dict[str, Any]) -> None:
         self.snapshots, self.sets = dict(body["snapshots"]), dict(body["sets"])
         self.condemned = list(body["condemned"])
+        for entry in self.condemned:  # a reader that begins here may have listed what is not swept yet
+            for member, names in self.remembered.items():
+                names.update(entry.get(member, ()))
         # Earlier versions wrote neither: what was checked before is then unknown to every reader alike.
         self.checks = {snapshot_id: dict(kinds) for snapshot_id, kinds in body.get("checks", {}).items()}
         self.recorded = dict(body.get("recorded", {}))

@@ -161,4 +161,9 @@ def _ask(storage: S3Storage, operation: str, request: Callable[[], T], absent: A
         code = cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
         if absent is not None and code in _NONE_CODES | _UNKNOWN_CODES:
             return absent
+        if code in _UNKNOWN_CODES:
+            raise StorageError(
+                f"{storage.bucket}: this server does not move objects to other classes; remove"
+                " storage_classes from components.yaml"
+            ) from error
         raise

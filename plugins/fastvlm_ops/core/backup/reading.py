@@ -155,7 +155,8 @@ class ChunkReader:
                 self._may_renew = False
                 log = self._repository.log
                 before = log.condemned_names("packs")
-                self._repository.refresh()
+                with contextlib.suppress(CorruptionError):  # of the log, which is not what was asked for
+                    self._repository.refresh()
                 if log.condemned_names("packs") != before:
                     self._index = self._repository.load_index(lambda problem: None)
             return self._index is not index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 
 from fastvlm_ops.core.backup.errors import (
     CorruptionError,
@@ -10,7 +11,9 @@ from fastvlm_ops.core.backup.errors import (
     OtherRepositoryError,
     StorageError,
     UnsafeEndpointError,
+    WrongKeyError,
 )
+from fastvlm_ops.core.backup.key_epochs import epoch_of, read_epoch
 from fastvlm_ops.core.backup.keys import verify_slot
 from fastvlm_ops.core.backup.repository import CONFIG_NAME, Repository
 from fastvlm_ops.core.backup.sealing import peek_line
@@ -37,18 +40,28 @@ def prepare_place(repository: Repository, target: S3Storage) -> bool:
     return True
 
 
-def open_place(repository: Repository, target: S3Storage) -> list[str]:
+@dataclass(frozen=True)
+class KeyCopies:
+    """What copying the keys has found.
+
+    :param extra: what only the second place has: whoever knew such a slot's secret still opens it
+    :param damaged: what was not copied, and why
+    """
+
+    extra: tuple[str, ...]
+    damaged: dict[str, str]
+
+
+def open_place(repository: Repository, target: S3Storage) -> KeyCopies:
     """Check the second place, then give it the keys and, claimed, the configuration where it lacks them.
 
     The keys go first: whoever finds a configuration finds a key slot for it.
 
-    :returns: names of key slots that only the second place has: whoever knew them still opens it
     :raises StorageError: or a subclass: see :func:`prepare_place`
     :raises OtherRepositoryError: it is the first place, or holds something else
-    :raises CorruptionError: a key slot of the first place is damaged
     """
     is_there = prepare_place(repository, target)
-    extra = _copy_keys(repository, target)
+    keys = copy_keys(repository, target)
     if not is_there:
         target.claim(CONFIG_NAME, repository.config_line)
         held = _configuration(target)
@@ -57,7 +70,7 @@ def open_place(repository: Repository, target: S3Storage) -> list[str]:
         _require_same(repository, target, held)  # another one may have been faster
     if target.claim(CONFIG_NAME, repository.config_line):
         raise UnsafeEndpointError(IGNORED.format(target))
-    return extra
+    return keys
 
 
 def _require_another_place(source: S3Storage, target: S3Storage) -> None:
@@ -117,15 +130,38 @@ def _require_empty(repository: Repository, target: S3Storage) -> None:
             )
 
 
-def _copy_keys(repository: Repository, target: S3Storage) -> list[str]:
-    """Copy what the second place lacks or has otherwise; they are few, so all are compared."""
+def copy_keys(repository: Repository, target: S3Storage) -> KeyCopies:
+    """Copy the slots and epochs that the second place lacks or has otherwise; they are few: all are compared.
+
+    Again before the log is copied, since an epoch may be made meanwhile: what is sealed under it was listed
+    after it had been stored.
+
+    :raises StorageError: or a subclass: one of the places does not answer or refuses
+    """
     source, below = repository.storage, f"keys/{repository.repository_id}/"
     there = {info.name for info in target.list(below)}
+    damaged = {}
     for info in source.list(below):
-        data = source.get(info.name, limit_bytes=_SMALL_LIMIT_BYTES)
-        if info.name.endswith(".json") and info.name.count("/") == below.count("/"):
-            verify_slot(data, repository.ring, info.name)
-        if info.name not in there or target.get(info.name, limit_bytes=_SMALL_LIMIT_BYTES) != data:
-            target.put(info.name, data)
+        there_is = info.name in there
         there.discard(info.name)
-    return sorted(there)
+        try:
+            data = source.get(info.name, limit_bytes=_SMALL_LIMIT_BYTES)
+            _verify_key(repository, info.name, data)
+        except (CorruptionError, WrongKeyError) as error:
+            damaged[info.name] = str(error)
+            continue
+        except ObjectNotFoundError:  # a slot that was removed since it was listed
+            continue
+        if not there_is or target.get(info.name, limit_bytes=_SMALL_LIMIT_BYTES) != data:
+            target.put(info.name, data)
+    return KeyCopies(tuple(sorted(there)), damaged)
+
+
+def _verify_key(repository: Repository, name: str, data: bytes) -> None:
+    """:raises CorruptionError: or WrongKeyError: it is damaged, or cannot be checked."""
+    epoch = epoch_of(name)
+    if epoch is None:
+        verify_slot(data, repository.ring, name)
+    else:
+        repository.ring.require_epoch(epoch - 1, name)
+        read_epoch(data, name, repository.ring)

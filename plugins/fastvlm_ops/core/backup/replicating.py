@@ -30,10 +30,11 @@ from typing import Any
 
 from fastvlm_ops.core.backup.commit_log import CONDEMNED, LogState, entry_name
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError, StorageError
+from fastvlm_ops.core.backup.key_epochs import epoch_of
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
 from fastvlm_ops.core.backup.replica_log import ReplicaLog, condemned_by
 from fastvlm_ops.core.backup.replica_objects import ObjectCopier
-from fastvlm_ops.core.backup.replica_place import open_place
+from fastvlm_ops.core.backup.replica_place import copy_keys, open_place
 from fastvlm_ops.core.backup.replica_proof import Proof
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.storage import S3Storage
@@ -131,7 +132,7 @@ def replicate(
     :raises CorruptionError: the log of the first place cannot be read
     """
     run = _Replication(repository, target, verify_share, mirror_removals, progress)
-    run.slots = open_place(repository, target)
+    open_place(repository, target)
     run.log.compare()
     run.first = run.log.seq
     state = run.copy_objects()
@@ -157,7 +158,7 @@ class _Replication:
         self._copier = ObjectCopier(repository, target, share, self._meter, want_extra=mirror_removals)
         self.log = ReplicaLog(repository, target)
         self.first = 0
-        self.slots: list[str] = []
+        self._slots: Sequence[str] = ()
         self._as_of: datetime | None = None
         self.held_back = ""
         self._condemned: set[str] = set()
@@ -196,7 +197,10 @@ class _Replication:
         return set()
 
     def copy_log(self, state: LogState) -> None:
-        """Copy the log as far as what it needs is there."""
+        """Copy the log as far as what it needs is there; first the keys, of which there may be new ones."""
+        keys = copy_keys(self._repository, self._target)
+        self._slots = [name for name in keys.extra if epoch_of(name) is None]
+        self._copied.damaged.update(keys.damaged)
         self._note_gone(state)
         good = self._last_good(state.seq)
         proof = Proof(self._repository, self._target, state)
@@ -262,7 +266,7 @@ class _Replication:
             damaged=tuple(damaged[:_LISTED]),
             repaired_count=len(repaired),
             repaired=tuple(repaired[:_LISTED]),
-            warnings=tuple(_slot_warnings(self.slots)),
+            warnings=tuple(_slot_warnings(self._slots)),
             duration_seconds=round(self._meter.elapsed_seconds, 3),
             usage=self._source.usage.since(self._before[0]),
             target_usage=self._target.usage.since(self._before[1]),

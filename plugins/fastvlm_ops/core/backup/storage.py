@@ -261,12 +261,11 @@ class S3Storage:
                 check(response["ContentLength"])
                 try:
                     data: bytes = body.read()
+                    self._usage_meter.received(len(data))
                     return data
                 except BotoCoreError as error:
                     if attempt == _BODY_ATTEMPTS:
                         raise self._translate("GetObject", name, error) from error
-                finally:
-                    self._usage_meter.received(body.tell())
             attempt += 1
 
     def head(self, name: str) -> ObjectInfo:

@@ -28,7 +28,7 @@ _BY_METHOD = {"PUT": "puts", "POST": "puts", "HEAD": "heads", "DELETE": "deletes
 
 @dataclass(frozen=True)
 class Usage:
-    """Requests by verb, and bytes of the bodies that were sent and received.
+    """Requests by verb, and bytes of the bodies that were sent, and of those that were received whole.
 
     A request that was tried three times is three. Other requests, as for a bucket's configuration, count
     with the verb of their method.

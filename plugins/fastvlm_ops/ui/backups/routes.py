@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse
 
 from fastvlm_ops.ui.access import User, may_read, may_trigger
-from fastvlm_ops.ui.backups import costs, data, pruning
+from fastvlm_ops.ui.backups import costs, data, pruning, recovery
 from fastvlm_ops.ui.backups.files import FolderNotFoundError, decode_path, encode_path, read_listing
 from fastvlm_ops.ui.errors import told
 from fastvlm_ops.ui.render import page
@@ -34,6 +34,7 @@ Name = r"^([a-z][a-z0-9_]{0,39})?$"
 
 router = APIRouter(dependencies=[may_read(DAG_ID)])
 router.include_router(costs.router)
+router.include_router(recovery.router)
 router.include_router(pruning.router)  # before the pages of backups, of which none has such an id
 
 

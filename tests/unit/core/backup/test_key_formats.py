@@ -268,7 +268,7 @@ def test_what_is_no_key_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for name, message in (
         ("pipe", "is not a file"),
-        (".", "is not a file"),
+        (".", "Is a directory"),
         ("absent", "cannot be read: No such"),
     ):
         with pytest.raises(KeyFileError, match=message):

@@ -159,10 +159,11 @@ class TarStream:
         try:
             while position < len(content):
                 length = int(content[position : content.index(b" ", position)])
-                record = content[position : position + length].decode("utf-8", "surrogateescape")
-                name, _, value = record[:-1].partition(" ")[2].partition("=")
-                if length < 5 or not record.endswith("\n"):
+                record = content[position : position + length]
+                if length < 5 or len(record) < length or not record.endswith(b"\n"):
                     raise ValueError
+                text = record[:-1].decode("utf-8", "surrogateescape")
+                name, _, value = text.partition(" ")[2].partition("=")
                 yield name, value
                 position += length
         except ValueError:

@@ -271,8 +271,9 @@ class Writer(Actor):
 
 @dataclass(frozen=True)
 class Collector(Actor):
-    """Finishes what others have condemned, then removes what no snapshot needs."""
+    """Finishes what others have condemned, then removes what no snapshot needs; or only the former."""
 
+    only_finishes: bool = False
     todo: Names = NOTHING
     seq: int = 0
     finishes: frozenset[int] = frozenset()
@@ -287,6 +288,8 @@ class Collector(Actor):
     def _finish(self, world: World, number: int, rules: Rules) -> list[Step]:
         open_entries = sorted(entry for entry in self.known.condemned if not entry.finished)
         if not open_entries:
+            if self.only_finishes:
+                return [("has nothing to finish", world.with_actor(number, replace(self, at="done")))]
             return replace(self, at="list")._list(world, number, rules)
         names = frozenset[str]().union(*(entry.names for entry in open_entries))
         finishes = frozenset(entry.seq for entry in open_entries)
@@ -340,5 +343,6 @@ class Collector(Actor):
         return [(f"deletes {name}", world.with_actor(number, step, packs=packs))]
 
     def _sweep(self, world: World, number: int, rules: Rules) -> list[Step]:
-        done = replace(self, at="list" if self.finishes else "done", finishes=frozenset())
+        goes_on = self.finishes and not self.only_finishes
+        done = replace(self, at="list" if goes_on else "done", finishes=frozenset())
         return self.claim(world, number, ("swept", self.seq, self.finishes), done, rules)

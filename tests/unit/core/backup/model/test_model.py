@@ -11,7 +11,6 @@ from tests.unit.core.backup.model.protocol import (
     Actor,
     Collector,
     Entry,
-    Knowledge,
     Once,
     Pack,
     Reader,
@@ -38,7 +37,7 @@ CONDEMNED: tuple[Entry, ...] = (("snapshot", Snapshot("old", X)), ("condemn", fr
 UNSURE = Writer(
     "writer",
     at="claim",
-    known=Knowledge(1, frozenset({Snapshot("old", X)})),
+    known=fresh(CONDEMNED, Rules()),
     chunks=Y,
     used=frozenset("q"),
     own=frozenset({ARRIVED}),
@@ -46,19 +45,24 @@ UNSURE = Writer(
     tries=0,
 )
 ASLEEP = Collector("collector", at="delete", known=fresh(CONDEMNED, Rules()), todo=frozenset("q"), seq=2)
+FINISH = Collector("other collector", only_finishes=True)
 
 WORLDS = {
     "two writers": world(
         Writer("writer", chunks=X), Writer("child", chunks=X, parent="old"), FORGET, COLLECT
     ),
     "two collectors": world(Writer("writer", chunks=X), FORGET, COLLECT, COLLECT_TOO),
-    "a checkpoint": world(Writer("writer", chunks=X), FORGET, COLLECT, CHECKPOINT, Reader("reader")),
+    "a checkpoint": world(Writer("writer", chunks=X), FORGET, COLLECT, CHECKPOINT),
     "copies": world(Writer("writer", chunks=Y), Reader("reader"), COLLECT, packs=(Pack("p", X | Y),)),
+    "two copy": world(COLLECT, COLLECT_TOO, packs=(Pack("p", X | Y),)),
+    "a reader": world(
+        Writer("writer", chunks=Y), Reader("reader"), COLLECT, CHECKPOINT, packs=(Pack("p", X | Y),)
+    ),
     "two copies": world(Reader("reader"), COLLECT, COLLECT_TOO, packs=(Pack("p", X), Pack("q", X))),
     "an upload sent again": World(
         CONDEMNED,
         frozenset({Pack("p", X), ARRIVED}),
-        (UNSURE, ASLEEP, COLLECT_TOO, CHECKPOINT, Writer("late", chunks=Y, tries=0)),
+        (UNSURE, ASLEEP, FINISH, CHECKPOINT, Writer("late", chunks=Y, tries=0)),
     ),
 }
 
