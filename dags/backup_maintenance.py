@@ -23,7 +23,8 @@ from fastvlm_ops.operators.backup import (
 SHORT = timedelta(minutes=15)
 
 DOC = """
-Looks after the backups in the bucket: verifies them, and removes what `include/components.yaml` does not keep.
+Looks after the backups in the bucket: verifies them, and removes what `include/components.yaml` does not
+keep.
 
 1. **verify_repository** checks the log, every manifest, that every chunk of every backup is in a pack that
    is there, the checksum S3 keeps of every pack, and reads one share of all packs in full: another one each
