@@ -145,10 +145,16 @@ class PostgreSQL:
             self.stop()
             raise
 
+    def crash(self) -> None:
+        """Stop it as a crash would; :meth:`restart` brings it back."""
+        self._end(signal.SIGQUIT)
+
     def restart(
         self, settings: Mapping[str, str] | None = None, *, crash: bool = False, timeout_seconds: float = 60
     ) -> None:
-        """Stop it and start it again on the same data, on another port.
+        """Stop it where it runs, and start it on the same data, on another port.
+
+        With ``die_with_parent`` it ends with the thread that calls this, as with the one that started it.
 
         :param settings: to change, from now on
         :param crash: whether it is stopped as a crash would stop it

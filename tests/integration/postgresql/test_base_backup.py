@@ -146,8 +146,10 @@ def test_a_second_base_costs_what_changed(
     assert_intact(newest, clients, folder)
 
 
-def crash(server: PostgreSQL) -> Callable[[Passed], None]:
-    return lambda _: server.restart(crash=True)
+@pytest.fixture(scope="module")
+def restless(make_server: MakeServer) -> PostgreSQL:
+    """A server that keeps no more WAL than it must, and may be stopped."""
+    return make_server(settings={"wal_keep_size": "0", "max_wal_size": "2MB", "min_wal_size": "2MB"})
 
 
 ENDINGS: dict[str, Callable[[Passed], None]] = {
@@ -196,15 +198,15 @@ def bases_under_way(server: PostgreSQL) -> list[Any]:
 
 
 def test_a_server_that_crashes_meanwhile_leaves_no_backup(
-    make_server: MakeServer, clients: Programs, repository: Repository
+    restless: PostgreSQL, clients: Programs, repository: Repository
 ) -> None:
-    server = make_server()
-    with TcpProxy(server.port, 5 << 20, crash(server)) as proxy:
+    with TcpProxy(restless.port, 5 << 20, lambda _: restless.crash()) as proxy:
         with pytest.raises(DumpError, match="cannot be backed up"):
-            back_up(repository, server, clients, url=url_of(server).set(port=proxy.port))
+            back_up(repository, restless, clients, url=url_of(restless).set(port=proxy.port))
         assert proxy.acted
     assert_nothing_visible(repository)
-    back_up(repository, server, clients)
+    restless.restart()
+    back_up(repository, restless, clients)
     assert len(repository.refresh().snapshots) == 1
 
 
@@ -225,22 +227,20 @@ def test_a_server_that_hangs_is_given_up(
 
 
 def test_wal_that_the_base_needs_is_kept(
-    make_server: MakeServer, clients: Programs, repository: Repository
+    restless: PostgreSQL, clients: Programs, repository: Repository
 ) -> None:
-    settings = {"wal_keep_size": "0", "max_wal_size": "2MB", "min_wal_size": "2MB"}
-    server = make_server(settings=settings)
-
     def write_wal(_: Passed) -> None:
         for number in range(8):
-            execute(server, f"CREATE TABLE t{number} (id int, a text, b text)")
-            execute(server, FILL.format(f"t{number}", 10_000))
-            execute(server, "CHECKPOINT")
+            execute(restless, f"CREATE TABLE t{number} (id int, a text, b text)")
+            execute(restless, FILL.format(f"t{number}", 10_000))
+            execute(restless, "CHECKPOINT")
 
-    with TcpProxy(server.port, 2 << 20, write_wal) as proxy:
-        snapshot = back_up(repository, server, clients, url=url_of(server).set(port=proxy.port))
+    with TcpProxy(restless.port, 2 << 20, write_wal) as proxy:
+        snapshot = back_up(repository, restless, clients, url=url_of(restless).set(port=proxy.port))
         assert proxy.acted
     assert not snapshot.warnings
-    with started(server, restored(repository, snapshot.snapshot_id, server)) as connection:
+    folder = restored(repository, snapshot.snapshot_id, restless)
+    with started(restless, folder) as connection:
         assert connection.execute("SELECT count(*) FROM t7").fetchone() == (10_000,)
 
 
@@ -278,13 +278,6 @@ def test_a_wrong_password_is_told_apart(
     assert_nothing_visible(repository)
 
 
-def test_tablespaces_are_refused_by_name(make_server: MakeServer, clients: Programs) -> None:
-    server = make_server()
-    execute(server, "SET allow_in_place_tablespaces = on; CREATE TABLESPACE cold LOCATION ''")
-    with pytest.raises(SourceError, match=r"tablespaces of its own \(cold\).* SET TABLESPACE pg_default"):
-        PostgreSQLClusterSource(url_of(server), programs=clients).check()
-
-
 def test_who_may_not_replicate_is_told_so(newest: PostgreSQL, clients: Programs) -> None:
     execute(newest, "DROP ROLE IF EXISTS reader")
     execute(newest, "CREATE ROLE reader LOGIN PASSWORD 'pw'")
@@ -304,24 +297,47 @@ def test_the_right_to_replicate_is_enough(
     assert back_up(repository, newest, clients, url=url).files > 900
 
 
-def test_settings_that_allow_no_base_are_all_named(make_server: MakeServer, clients: Programs) -> None:
-    server = make_server(settings={"wal_level": "minimal", "max_wal_senders": "0"})
+UNREADY = {"wal_level": "minimal", "max_wal_senders": "0", "allow_in_place_tablespaces": "on"}
+
+
+@pytest.fixture(scope="module")
+def unready(make_server: MakeServer) -> PostgreSQL:
+    """A server that allows no base backups."""
+    server = make_server(settings=UNREADY)
+    execute(server, "CREATE TABLESPACE cold LOCATION ''")
+    return server
+
+
+def test_all_that_allows_no_base_is_named_with_its_remedy(unready: PostgreSQL, clients: Programs) -> None:
     with pytest.raises(SourceError) as caught:
-        PostgreSQLClusterSource(url_of(server), programs=clients).check()
+        PostgreSQLClusterSource(url_of(unready), programs=clients).check()
+    assert "tablespaces of its own (cold), and a stream holds one folder only: move" in str(caught.value)
     assert "wal_level is minimal: set it to replica" in str(caught.value)
     assert "max_wal_senders is 0: set it to 10" in str(caught.value)
+    assert not caught.value.retryable
+
+
+def test_a_tablespace_that_comes_after_the_check_is_refused(
+    unready: PostgreSQL, clients: Programs, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unready.restart({"wal_level": "replica", "max_wal_senders": "5"})
+    monkeypatch.setattr(PostgreSQLClusterSource, "check", lambda self: None)
+    with pytest.raises(SourceError, match=r"tablespaces of its own \(cold\)"):
+        back_up(repository, unready, clients)
+    assert_nothing_visible(repository)
 
 
 def test_a_pg_hba_without_replication_is_told_with_the_line_to_add(
-    make_server: MakeServer, clients: Programs
+    unready: PostgreSQL, clients: Programs
 ) -> None:
-    server = make_server()
-    file = server.data / "pg_hba.conf"
+    execute(unready, "DROP TABLESPACE cold")
+    unready.restart({"wal_level": "replica", "max_wal_senders": "5"})
+    file = unready.data / "pg_hba.conf"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(line for line in lines if "replication" not in line) + "\n")
-    execute(server, "SELECT pg_reload_conf()")
+    execute(unready, "SELECT pg_reload_conf()")
     with pytest.raises(DumpError, match=r"pg_hba\.conf needs a line such as 'hostssl replication fastvlm"):
-        PostgreSQLClusterSource(url_of(server), programs=clients).check()
+        PostgreSQLClusterSource(url_of(unready), programs=clients).check()
 
 
 def test_older_programs_are_refused(newest: PostgreSQL) -> None:

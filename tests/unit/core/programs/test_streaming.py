@@ -78,13 +78,18 @@ def test_an_end_is_not_waited_for_longer_than_told() -> None:
             child.finish()
 
 
-def test_nothing_is_left_when_nobody_reads_on(tmp_path: Path) -> None:
-    code = PARENT.replace(
-        "time.sleep(60)\n", "sys.stdout.write('begun'); sys.stdout.flush(); time.sleep(60)\n"
-    )
-    with pytest.raises(RuntimeError, match="of the reader"), python(code, str(tmp_path / "pids")) as child:
+BEGUN = PARENT.replace("time.sleep(60)\n", "print('begun', flush=True); time.sleep(60)\n")
+
+
+def read_and_fail(*arguments: str) -> None:
+    with python(BEGUN, *arguments) as child:
         child.read_into(memoryview(bytearray(5)))
         raise RuntimeError("of the reader")
+
+
+def test_nothing_is_left_when_nobody_reads_on(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="of the reader"):
+        read_and_fail(str(tmp_path / "pids"))
     wait_until_gone(tmp_path / "pids")
 
 
