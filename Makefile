@@ -31,7 +31,7 @@ test: setup ## all tests but the slow ones (ARGS="-k backup" narrows them)
 	$(python) -m pytest $(side_by_side) -m "not slow" $(ARGS)
 
 test-slow: setup ## the tests that take minutes each: memory limits, soaks (ARGS as for test)
-	$(python) -m pytest -m slow $(ARGS)
+	$(python) -m pytest -m slow -o faulthandler_timeout=3000 $(ARGS)
 
 bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-coreml-reference bench-ui ## all benchmarks, against named peers
 

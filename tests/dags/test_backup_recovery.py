@@ -1,4 +1,4 @@
-"""restore_backup for a cluster of PostgreSQL: planned by a dry run, recovered and started on trial, recorded."""
+"""restore_backup for a cluster of PostgreSQL: planned by a dry run, recovered, started on trial, recorded."""
 
 from __future__ import annotations
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from fastvlm_ops.core.backup import Repository, S3Storage, open_repository, verify_repository
+from fastvlm_ops.core.backup import (
+    Repository,
+    S3Storage,
+    open_repository,
+    publish_set,
+    verify_repository,
+)
 from fastvlm_ops.core.backup.collecting import plan_collection
 from fastvlm_ops.core.backup.errors import PruningRefusedError
+from fastvlm_ops.core.backup.index import ChunkIndex
+from tests.conftest import ROOT
 from tests.integration.backup.conftest import PASSPHRASE
 from tests.integration.backup.pruning import (
     AT_ONCE,
+    NOW,
     back_up,
     forget_snapshots,
     gather,
@@ -23,6 +35,9 @@ from tests.integration.backup.pruning import (
     write_files,
 )
 from tests.trees import describe
+
+if TYPE_CHECKING:
+    from fastvlm_ops.local.seaweedfs import SeaweedFS
 
 MIB = 1 << 20
 
@@ -96,6 +111,40 @@ def test_live_chunks_leave_packs_that_are_mostly_dead(
     assert plan_collection(again(storage), **AT_ONCE).packs == (), "nothing is emptied again and again"
     third = back_up(again(storage), tree, "run-3", kind="full")
     assert third.new_bytes < 20_000, "chunks that were copied are found"
+
+
+def test_the_short_reader_restores_after_a_collection(
+    seaweedfs: SeaweedFS, repository: Repository, storage: S3Storage, tmp_path: Path
+) -> None:
+    """restore_min.py looks into every segment, also those that name packs that are gone."""
+    tree = tmp_path / "source"
+    write_files(tree, [(f"small-{number}", 5_000) for number in range(40)])
+    first = back_up(repository, tree, "run-1", kind="full").snapshot_id
+    for number in range(30):
+        (tree / f"small-{number}").unlink()
+    back_up(repository, tree, "run-2")
+    publish_set(repository, set_id="set", kind="full", run_key="run-2", components=["models"], timestamp=NOW)
+    forget_snapshots(repository, first)
+    assert gather(repository, "collect-1").copied_bytes
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": seaweedfs.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_access_key,
+        "AWS_ENDPOINT_URL": seaweedfs.endpoint_url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "FASTVLM_PASSPHRASE": PASSPHRASE,
+    }
+    reader = [sys.executable, "-I", ROOT / "restore_min.py", storage.bucket, "some/prefix"]
+    named = {pack for one in again_index(storage).segments.values() for pack in one.packs}
+    assert named - names(storage, "packs/"), "a segment yet names a pack that is gone"
+    subprocess.run([*reader, tmp_path / "target"], env=environment, check=True, timeout=120)
+    assert describe(tmp_path / "target" / "models") == describe(tree)
+
+
+def again_index(storage: S3Storage) -> ChunkIndex:
+    opened = again(storage)
+    opened.refresh()
+    return opened.load_index(print)
 
 
 def test_what_is_young_is_spared_and_too_much_is_refused(
@@ -176,16 +225,19 @@ def test_equal_copies_end_as_one(repository: Repository, storage: S3Storage, tmp
     require_restores(again(storage), expected, tmp_path / "target")
 
 
-def test_many_small_segments_become_one(repository: Repository, storage: S3Storage, tmp_path: Path) -> None:
+def test_many_small_segments_become_one(
+    repository: Repository, storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastvlm_ops.core.backup.segments._MANY", 5)
     tree = tmp_path / "source"
     tree.mkdir()
     expected = {}
-    for number in range(17):
+    for number in range(6):
         (tree / f"file-{number}").write_bytes(os.urandom(3000))
         expected[back_up(repository, tree, f"run-{number}").snapshot_id] = describe(tree)
-    assert len(names(storage, "index/")) == 17
+    assert len(names(storage, "index/")) == 6
     gather(repository, "collect-1")
     gather(again(storage), "collect-2")
     assert len(names(storage, "index/")) == 1
-    require_restores(again(storage), dict(list(expected.items())[::8]), tmp_path / "target")
+    require_restores(again(storage), dict(list(expected.items())[::3]), tmp_path / "target")
     assert verify_repository(again(storage), level="head").problems == ()

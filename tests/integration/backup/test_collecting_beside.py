@@ -22,6 +22,7 @@ from fastvlm_ops.core.backup import (
     open_repository,
     publish_set,
     restore_snapshot,
+    verify,
     verify_repository,
 )
 from fastvlm_ops.core.backup.collecting import plan_collection
@@ -115,8 +116,11 @@ def test_a_writer_that_slept_through_a_collection_uploads_again(
         second = run.result(120)
     assert second.new_bytes > 400_000, "it has uploaded again"
     assert names(storage, "packs/").isdisjoint(relied_on)
-    require_restores(again(storage), {second.snapshot_id: describe(tree)}, tmp_path / "target")
     assert verify_repository(again(storage), level="full").ok
+    for number in range(2):  # a segment of its first try names packs that are gone
+        gather(again(storage), f"later-{number}")
+    assert verify_repository(again(storage), level="full").problems == ()
+    require_restores(again(storage), {second.snapshot_id: describe(tree)}, tmp_path / "target")
 
 
 def test_backups_and_collections_at_once(repository: Repository, storage: S3Storage, tmp_path: Path) -> None:
@@ -180,6 +184,30 @@ def again_index(storage: S3Storage) -> Any:
     opened = again(storage)
     opened.refresh()
     return opened.load_index(print)
+
+
+def test_a_verification_that_a_collection_overtakes_looks_again(
+    repository: Repository, storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "source"
+    write_files(tree, [(f"small-{number}", 5_000) for number in range(40)])
+    first = back_up(repository, tree, "run-1", kind="full").snapshot_id
+    for number in range(30):
+        (tree / f"small-{number}").unlink()
+    back_up(repository, tree, "run-2")
+    check_heads = verify.check_heads
+    overtaken: list[int] = []
+
+    def overtake(*arguments: Any) -> list[str]:
+        if not overtaken:
+            forget_snapshots(repository, first)
+            overtaken.append(gather(again(storage), "collect-1").deleted_objects)
+        return check_heads(*arguments)
+
+    monkeypatch.setattr(verify, "check_heads", overtake)
+    found = verify_repository(again(storage), level="full")
+    assert overtaken[0] > 0
+    assert (found.ok, found.problems, found.checked_snapshots) == (True, (), 1)
 
 
 def test_packs_and_segments_are_listed_after_the_log(

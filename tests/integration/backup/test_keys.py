@@ -106,7 +106,8 @@ def test_each_of_several_secrets_opens(storage: S3Storage, folder: Path, tmp_pat
     repository = initialise_repository(storage, (PASSPHRASE, KEY_FILE))
     add_slot(repository, OTHER, label="of the restore team")
     snapshot = back_up(repository, folder, "run-1")
-    for number, secret in enumerate((PASSPHRASE, KEY_FILE, OTHER, (OTHER + "?", KEY_FILE))):
+    secrets: list[keys.Secrets] = [PASSPHRASE, KEY_FILE, OTHER, (OTHER + "?", KEY_FILE)]
+    for number, secret in enumerate(secrets):
         opened = open_repository(storage, secret)
         assert opened.ring == repository.ring
         assert restored(opened, snapshot.snapshot_id, tmp_path / str(number)) == describe(folder)
@@ -218,7 +219,8 @@ def test_rotating_writes_nothing_again_and_every_secret_reads_all(
     epochs = epochs_of(storage)
     assert {epochs[name] for name in before if name in epochs} == {1}
     assert set(epochs.values()) == {1, 2, 3}
-    for number, secret in enumerate((PASSPHRASE, KEY_FILE, OTHER)):
+    secrets: list[keys.Secret] = [PASSPHRASE, KEY_FILE, OTHER]
+    for number, secret in enumerate(secrets):
         opened = open_repository(storage, secret)
         assert (opened.ring.current, sorted(opened.ring.epochs)) == (3, [1, 2, 3])
         assert restored(opened, first.snapshot_id, tmp_path / f"{number}-1") == tree
@@ -335,12 +337,12 @@ def test_a_slot_that_is_added_during_a_rotation_is_in_it(storage: S3Storage) -> 
         """Somebody rotates just before the new slot is written."""
 
         def claim(self, name: str, data: bytes) -> bool:
-            if self.rotate:
-                self.rotate = False
+            if self.is_early:
+                self.is_early = False
                 rotate_epoch(open_repository(storage, PASSPHRASE))
             return super().claim(name, data)
 
-        rotate = True
+        is_early = True
 
     repository.storage = Slow(storage.client, storage.bucket, storage.prefix)
     slot = add_slot(repository, OTHER)

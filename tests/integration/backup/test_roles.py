@@ -100,9 +100,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def denied(permission: str, action: Callable[[], object]) -> None:
+def denied(permission: str, action: Callable[..., object], *arguments: Any, **options: Any) -> None:
     with pytest.raises(AccessDeniedError, match=f"permission s3:{permission} is denied for s3://"):
-        action()
+        action(*arguments, **options)
 
 
 def some(storage: S3Storage, prefix: str) -> str:
@@ -113,8 +113,8 @@ def test_nobody_may_do_anything_without_a_policy(server: SeaweedFS) -> None:
     name = server.make_bucket(f"roles-{uuid.uuid4().hex[:12]}")
     for role in ROLES:
         storage = S3Storage(server.client(role), name, PREFIX)
-        denied("ListBucket", lambda storage=storage: list(storage.list("log/")))
-        denied("PutObject", lambda storage=storage: storage.put("log/one", b"one"))
+        denied("ListBucket", list, storage.list("log/"))
+        denied("PutObject", storage.put, "log/one", b"one")
 
 
 def test_backups_need_no_more_than_the_backup_role(place: Bucket, folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_backups_need_no_more_than_the_backup_role(place: Bucket, folder: Path) 
 
     before = {info.name: info for info in place.storage(None).list("")}
     for below in ("packs/", "index/", "snapshots/", "log/", "keys/", "config.json"):
-        denied("DeleteObject", lambda below=below: mine.delete(some(mine, below)))
+        denied("DeleteObject", mine.delete, some(mine, below))
     denied("PutObject", lambda: mine.put(some(mine, "keys/"), b"no key slot"))
     denied("PutObject", lambda: mine.put("artefacts/one", b"one"))
     denied("GetBucketVersioning", lambda: mine.remove(some(mine, "packs/")))
@@ -170,7 +170,7 @@ def test_what_is_overwritten_in_a_bucket_with_versions_is_still_there(
     assert not verify_repository(open_repository(mine, PASSPHRASE), level="listing").ok
     pruning = place.storage("pruning")
     for pack in packs:
-        key = {"Bucket": place.name, "Key": pruning.prefix + pack}
+        key: dict[str, Any] = {"Bucket": place.name, "Key": pruning.prefix + pack}
         versions = pruning.client.list_object_versions(Bucket=place.name, Prefix=key["Key"])["Versions"]
         assert len(versions) == 2
         newest = next(version["VersionId"] for version in versions if version["IsLatest"])
@@ -190,9 +190,9 @@ def test_restores_need_no_more_than_the_restore_role(place: Bucket, folder: Path
     assert verify_repository(open_repository(mine, PASSPHRASE), level="full").ok
     before = {info.name: info for info in place.storage(None).list("")}
     for below in ("packs/", "index/", "snapshots/", "log/", "keys/", "config.json"):
-        denied("DeleteObject", lambda below=below: mine.delete(some(mine, below)))
-        denied("PutObject", lambda below=below: mine.put(some(mine, below), b"another"))
-        denied("PutObject", lambda below=below: mine.claim(f"{below}new", b"new"))
+        denied("DeleteObject", mine.delete, some(mine, below))
+        denied("PutObject", mine.put, some(mine, below), b"another")
+        denied("PutObject", mine.claim, f"{below}new", b"new")
     denied("PutObject", lambda: back_up(repository, folder, "run-2", component="other"))
     denied("PutObject", lambda: record(repository, snapshot.snapshot_id))
     assert {info.name: info for info in place.storage(None).list("")} == before
@@ -228,7 +228,7 @@ def test_pruning_needs_no_more_than_the_pruning_role(place: Bucket, folder: Path
     restore_snapshot(open_repository(mine, PASSPHRASE), second.snapshot_id, tmp_path / "target")
     assert describe(tmp_path / "target") == describe(folder)
     for below in ("log/", "keys/", "config.json"):
-        denied("DeleteObject", lambda below=below: mine.remove(some(mine, below)))
+        denied("DeleteObject", mine.remove, some(mine, below))
     denied("PutObject", lambda: mine.put(some(mine, "keys/"), b"no key slot"))
     denied("PutObject", lambda: mine.put("snapshots/models/one", b"no manifest"))
 
@@ -245,12 +245,12 @@ def test_keys_need_no_more_than_the_keys_role(place: Bucket, folder: Path) -> No
     ):
         remove_slot(open_repository(place.storage("backup"), PASSPHRASE), slot, PASSPHRASE)
     remove_slot(repository, slot, PASSPHRASE)
-    assert [state.slot for state in read_keys(repository).slots] == [repository.ring.opened.slot]
+    assert [state.is_in_use for state in read_keys(repository).slots] == [True]
     epoch = f"keys/{repository.repository_id}/epochs/00002.json"
     denied("DeleteObject", lambda: mine.remove(epoch))
     denied("ListBucket", lambda: list(mine.list("packs/")))
     theirs = place.storage("backup")
     for below in ("packs/", "log/", "snapshots/"):
-        denied("GetObject", lambda below=below: mine.get(some(theirs, below), limit_bytes=1 << 24))
-        denied("DeleteObject", lambda below=below: mine.delete(some(theirs, below)))
-        denied("PutObject", lambda below=below: mine.put(some(theirs, below), b"another"))
+        denied("GetObject", mine.get, some(theirs, below), limit_bytes=1 << 24)
+        denied("DeleteObject", mine.delete, some(theirs, below))
+        denied("PutObject", mine.put, some(theirs, below), b"another")

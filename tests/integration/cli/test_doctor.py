@@ -129,7 +129,14 @@ def test_nothing_is_wrong_but_that_nothing_runs(patient: Patient) -> None:
     )
 
 
-AFTER_CONNECTION = ("bucket", "clock", "permissions", "conditional writes", "repository")
+AFTER_CONNECTION = (
+    "bucket",
+    "clock",
+    "permissions",
+    "conditional writes",
+    "repository",
+    "lifecycle rules",
+)
 AFTER_BUCKET = AFTER_CONNECTION[1:]
 
 
@@ -198,6 +205,16 @@ def test_backups_need_not_delete(patient: Patient, seaweedfs: SeaweedFS) -> None
         _, findings = patient.examine()
     assert unwell(findings) == NOT_RUNNING
     assert "not delete" in findings["permissions"]["found"]
+
+
+def test_a_lifecycle_rule_removes_backups(patient: Patient, seaweedfs: SeaweedFS, bucket: str) -> None:
+    rule = {"ID": "tidy", "Filter": {"Prefix": ""}, "Status": "Enabled", "Expiration": {"Days": 9}}
+    seaweedfs.client().put_bucket_lifecycle_configuration(
+        Bucket=bucket,
+        LifecycleConfiguration={"Rules": [rule]},  # type: ignore[list-item]
+    )
+    found = "rule tidy removes objects of the backups after 9 days"
+    assert_found(patient, "lifecycle rules", found, "remove that rule")
 
 
 def test_conditional_writes_are_ignored(patient: Patient, rclone_url: str) -> None:

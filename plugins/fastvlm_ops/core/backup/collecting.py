@@ -33,7 +33,7 @@ from fastvlm_ops.core.backup.versions import Locked
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup.forgetting import ForgetPlan
 
-_ATTEMPTS = 8
+_ATTEMPTS = 50  # each but the first reads only what is new
 _DELETERS = 8
 _LISTED = 50
 
@@ -188,8 +188,9 @@ class _Collection:
     # -- what nobody needs -------------------------------------------------------------------------
 
     def run(self) -> CollectionResult:
+        found: Survey | None = None
         for _ in range(_ATTEMPTS):
-            found = survey(self._repository, self._limits, (), self._meter)
+            found = survey(self._repository, self._limits, (), self._meter, before=found)
             if found.plan.refusal is not None:
                 raise PruningRefusedError(found.plan.refusal)
             if found.plan.does_nothing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -110,6 +111,7 @@ class Survey:
 
     plan: CollectionPlan
     index: ChunkIndex
+    needed: NeededChunks
     liveness: Liveness | None
     leaving: frozenset[int]  # packs to empty, by number
     dead: frozenset[str]
@@ -124,10 +126,14 @@ def survey(
     limits: CollectionLimits,
     forgotten: Collection[str],
     meter: ProgressMeter,
+    before: Survey | None = None,
 ) -> Survey:
     """Read the log, then list what there is, then walk what remains; see :class:`CollectionPlan`.
 
     :param forgotten: snapshots that are to be taken as forgotten
+    :param before: an earlier survey of the same collection: what it has read is not read again, so that
+        backups that are quicker than a walk do not keep a collection from ever ending. What was forgotten
+        since then counts as needed yet.
     """
     state = repository.refresh()
     snapshots, known = frozenset(state.snapshots), frozenset(state.condemned_names("packs"))
@@ -137,7 +143,7 @@ def survey(
     index = load_index(
         repository.storage, repository.ring, repository.repository_id, state, warn=lambda problem: None
     )
-    needed = NeededChunks(ChunkReader(repository, index), index)
+    needed = _needed_chunks(repository, index, before)
     damaged = _walk_all(repository, records, needed, meter)
     listed = _Listed.of(repository, records, limits, state)
     total = sum(index.listed.values()) + listed.wal_bytes
@@ -147,7 +153,7 @@ def survey(
             total_bytes=total, refusal=_tell_damaged(damaged), locked=locked, unfinished=unfinished
         )
         nothing = frozenset[str]()
-        return Survey(plan, index, None, frozenset(), nothing, SegmentPlan(), {}, snapshots, known)
+        return Survey(plan, index, needed, None, frozenset(), nothing, SegmentPlan(), {}, snapshots, known)
     liveness = needed.choose()
     sorted_packs = _sort_packs(index, liveness, limits, listed.is_young)
     zombies = index.condemned.keys() - locked.keys()
@@ -175,7 +181,7 @@ def survey(
     )
     plan = _refuse_too_much(plan, limits)
     leaving = frozenset(sorted_packs.leaving)
-    return Survey(plan, index, liveness, leaving, dead, segments, sizes, snapshots, known)
+    return Survey(plan, index, needed, liveness, leaving, dead, segments, sizes, snapshots, known)
 
 
 def locked_names(state: LogState) -> dict[str, str | None]:
@@ -213,6 +219,15 @@ def _is_locked(until: str | None, now: datetime) -> bool:
 
 
 # -- what is needed ------------------------------------------------------------------------------------
+
+
+def _needed_chunks(repository: Repository, index: ChunkIndex, before: Survey | None) -> NeededChunks:
+    if before is not None:
+        needed = NeededChunks(ChunkReader(repository, index), index)
+        with contextlib.suppress(CorruptionError):  # perhaps of what was forgotten and is gone since
+            needed.take_over(before.needed)
+            return needed
+    return NeededChunks(ChunkReader(repository, index), index)
 
 
 def _walk_all(

@@ -31,6 +31,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+@functools.cache  # of what has been found to be enough
 def require_memory() -> None:
     """Refuse to begin what could not end: a control group ends a process that holds too much, unheard.
 

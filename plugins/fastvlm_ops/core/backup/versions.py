@@ -93,7 +93,7 @@ class Versions:
             if not page.get("IsTruncated"):
                 return
             arguments["KeyMarker"] = page["NextKeyMarker"]
-            arguments["VersionIdMarker"] = page["NextVersionIdMarker"]
+            arguments["VersionIdMarker"] = page.get("NextVersionIdMarker", "")
 
     def _page(self, name: str, arguments: dict[str, Any]) -> Any:
         return self._call("ListBucketVersions", name, lambda: self._client.list_object_versions(**arguments))

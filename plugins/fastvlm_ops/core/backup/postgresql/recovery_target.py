@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from fastvlm_ops.core.backup.errors import RecoveryError
 from fastvlm_ops.core.backup.postgresql.lsn import format_lsn, parse_lsn
@@ -74,7 +74,7 @@ class RecoveryTarget:
         name: str | None = None,
         inclusive: bool = True,
         timeline: str | int | None = LATEST,
-        action: Action = "promote",
+        action: str = "promote",
     ) -> Self:
         """Read a target as a form gives it; empty text is nothing.
 
@@ -89,7 +89,7 @@ class RecoveryTarget:
             name or None,
             inclusive,
             _parse_timeline(timeline),
-            action,
+            cast("Action", action),  # checked with the rest
         )
 
     @property
