@@ -6,8 +6,8 @@ Levels, each with all that stand before it:
 * ``listing``: index segments, the listing of packs, and that every chunk of every live snapshot is in a
   pack that is there;
 * ``head``: the checksum that S3 keeps of every pack; one that differs is read in full;
-* ``share``: the packs of one share of n in full; each share once is every pack;
-* ``full``: every pack in full, and manifests that no snapshot has. Finds any flipped bit.
+* ``share``: the packs and WAL of one share of n in full; each share once is all of them;
+* ``full``: all packs and WAL in full, and manifests that no snapshot has. Finds any flipped bit.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from fastvlm_ops.core.backup.verify_result import (
     VerifyResult,
 )
 from fastvlm_ops.core.backup.verify_trees import Needs, TreeLoss, note_loss
+from fastvlm_ops.core.backup.verify_wal import check_wal
 
 LEVELS: tuple[Level, ...] = ("log", "listing", "head", "share", "full")
 
@@ -225,6 +226,8 @@ def _verify(run: _Run) -> VerifyResult:
         if run.reaches("head"):
             _check_packs(run, index)
         run.walk_trees(records, manifests, index)
+    if run.reaches("share"):
+        check_wal(run.repository, run.share, run.findings)
     if run.level == "full":
         check_other_manifests(run.repository, {record["manifest"] for record in records}, run.findings)
     run.note_blocked(records)
