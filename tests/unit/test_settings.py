@@ -10,7 +10,10 @@ import pytest
 from fastvlm_ops import settings
 from tests.airflow_home import AIRFLOW_HOME, ROOT
 
-OPTIONS = ("include_dir", "kit_dir", "restore_dir", "scratch_dir", "database_path", "metrics_dir")
+OPTIONS = (
+    *("include_dir", "kit_dir", "restore_dir", "scratch_dir", "database_path", "metrics_dir"),
+    *("postgresql_bin_dir", "wal_spool_dir"),
+)
 
 
 def set_option(monkeypatch: pytest.MonkeyPatch, option: str, value: object) -> None:
@@ -49,6 +52,17 @@ def test_refuses_a_folder_that_is_not_there(
         settings.SettingError, match=rf"not a folder\. .* AIRFLOW__FASTVLM_OPS__{option.upper()}"
     ):
         getattr(settings, option)()
+
+
+def test_received_wal_waits_in_the_scratch_folder_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.wal_spool_dir() == Path(tempfile.gettempdir()) / "wal"
+    assert settings.wal_spool_max_bytes() == 8 << 30
+    set_option(monkeypatch, "wal_spool_max_gib", "0.5")
+    assert settings.wal_spool_max_bytes() == 1 << 29
+    for value in ("0", "-1", "much", "nan", "inf"):
+        set_option(monkeypatch, "wal_spool_max_gib", value)
+        with pytest.raises(settings.SettingError, match="must be a number of GiB above 0"):
+            settings.wal_spool_max_bytes()
 
 
 def test_restores_need_a_folder() -> None:

@@ -31,7 +31,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.database = folder / "operations.db"
-        self.damaged_set = ""
+        self.damaged_set = self.recoverable_until = ""
         (folder / "scratch").mkdir()
         shutil.copytree(ROOT / "include", folder / "include")
         self.processes = Processes(folder)

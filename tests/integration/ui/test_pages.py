@@ -19,6 +19,7 @@ DETAIL = f"{BACKUPS}/{REAL_SET}"
 FILES = f"{DETAIL}/files/uploads"
 PRUNING = f"{BACKUPS}/pruning"
 COSTS = f"{BACKUPS}/costs"
+RECOVERY = f"{BACKUPS}/recovery"
 
 
 def test_operations_stand_in_airflows_navigation(visit: Visit, rig: Rig) -> None:
@@ -219,6 +220,40 @@ def test_the_form_of_maintenance_opens_filled_in_and_stays_a_dry_run(visit: Visi
     assert page.locator("body > [role=alert]").count() == 0
 
 
+def test_recovery_shows_to_which_moments_and_what_is_missing(visit: Visit, rig: Rig) -> None:
+    page = visit().new_page()
+    wrong = watched(page, rig)
+    page.goto(rig.url + BACKUPS)
+    page.get_by_role("navigation", name="Pages of backups").get_by_role("link", name="Recovery").click()
+    well = page.get_by_role("region", name="application_data no gap")
+    facts = well.locator("dl").inner_text()
+    assert "2/9000000" in facts
+    assert "3.8 KiB the last stored transaction is 2 min old" in facts
+    picture = well.get_by_role("img", name="application_data over time")
+    assert picture.locator("desc").text_content().startswith("Any moment from ")
+    assert picture.locator("rect.window-open").count() == 1
+    assert picture.locator("line.window-base").count() > 20
+    broken = page.get_by_role("region", name="models gap")
+    expect(broken).to_contain_text("segment 000000010000000000000005 is missing")
+    assert broken.locator("rect.window-gap").count() == 1
+    unknown = page.get_by_role("region", name="uploads unknown")
+    expect(unknown).to_contain_text("What has happened since is unknown")
+    assert unknown.get_by_role("link", name="Recover").count() == 0
+    assert page.locator("main b").count() == 0
+    assert wrong == []
+
+
+def test_the_form_of_recovery_opens_with_the_newest_moment(visit: Visit, rig: Rig) -> None:
+    page = visit().new_page()
+    page.goto(f"{rig.url}/plugin/operations{RECOVERY}")
+    page.frame_locator("iframe").get_by_role("link", name="Recover… application_data").click()
+    page.wait_for_url("**/dags/restore_backup")
+    expect(page.locator("[name=element_recover_time]")).to_have_value(rig.recoverable_until)
+    expect(page.locator("[name=element_components]")).to_have_value("application_data")
+    assert page.locator("[name=element_dry_run]").is_checked()
+    assert page.locator("body > [role=alert]").count() == 0
+
+
 def test_a_damaged_backup_offers_the_nearest_intact_one(visit: Visit, rig: Rig) -> None:
     page = visit().new_page()
     page.goto(f"{rig.url}{BACKUPS}/{rig.damaged_set}")
@@ -255,8 +290,8 @@ def test_a_form_that_cannot_be_filled_in_is_said_with_what_to_enter(visit: Visit
 
 @pytest.mark.parametrize(
     "address",
-    [BACKUPS, DETAIL, FILES, PRUNING, COSTS],
-    ids=["list", "backup", "files", "pruning", "costs"],
+    [BACKUPS, DETAIL, FILES, PRUNING, COSTS, RECOVERY],
+    ids=["list", "backup", "files", "pruning", "costs", "recovery"],
 )
 def test_on_a_phone_nothing_stands_out_of_the_page(visit: Visit, rig: Rig, address: str) -> None:
     page = visit(viewport=PHONE).new_page()
@@ -267,8 +302,8 @@ def test_on_a_phone_nothing_stands_out_of_the_page(visit: Visit, rig: Rig, addre
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "address",
-    [BACKUPS, DETAIL, FILES, PRUNING, COSTS],
-    ids=["list", "backup", "files", "pruning", "costs"],
+    [BACKUPS, DETAIL, FILES, PRUNING, COSTS, RECOVERY],
+    ids=["list", "backup", "files", "pruning", "costs", "recovery"],
 )
 def test_contrast_is_at_least_aa(visit: Visit, rig: Rig, address: str, scheme: str) -> None:
     page = visit(color_scheme=scheme).new_page()
