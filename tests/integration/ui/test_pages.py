@@ -163,7 +163,7 @@ def test_pruning_shows_what_goes_and_why_it_is_refused(visit: Visit, rig: Rig) -
     ]
     verifications = page.get_by_role("region", name="Verifications").locator("tbody tr").all_inner_texts()
     assert "damaged 1 object, 1 snapshot" in verifications[0].replace("\t", " ")
-    assert "unknown of unknown" in verifications[4], "which an older version did not record"
+    assert "unknown\nof unknown" in verifications[4], "which an older version did not record"
     assert page.locator("main script, main b").count() == 0
     assert wrong == []
 
