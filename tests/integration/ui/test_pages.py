@@ -163,7 +163,7 @@ def test_pruning_shows_what_goes_and_why_it_is_refused(visit: Visit, rig: Rig) -
     ]
     verifications = page.get_by_role("region", name="Verifications").locator("tbody tr").all_inner_texts()
     assert "damaged 1 object, 1 snapshot" in verifications[0].replace("\t", " ")
-    assert "unknown of unknown" in verifications[4], "which an older version did not record"
+    assert "unknown\nof unknown" in verifications[4], "which an older version did not record"
     assert page.locator("main script, main b").count() == 0
     assert wrong == []
 
@@ -182,8 +182,9 @@ def test_costs_show_what_is_stored_asked_for_and_what_a_month_comes_to(visit: Vi
     assert "USD" in estimate.locator("tfoot").inner_text()
     assert estimate.get_by_text("unknown", exact=True).count() == 0
     picture = page.get_by_role("img", name="Stored in the bucket")
-    assert picture.locator("path.line").count() == 2
-    assert "of which packs" in picture.locator("desc").text_content()
+    assert picture.locator("path.line").count() == 1
+    assert picture.locator("path.area").count() == 2
+    assert "STANDARD_IA" in picture.locator("desc").text_content()
     page.get_by_text("The figures as a table").click()
     table = page.get_by_role("region", name="Figures of the charts").locator("tbody tr")
     assert table.count() == 45

@@ -22,8 +22,9 @@ from fastvlm_ops.core.backup.errors import (
     WrongKeyError,
 )
 from fastvlm_ops.core.backup.lifecycle import compare, dangers, read_rules
+from fastvlm_ops.core.backup.probing import probe_conditional_writes
 from fastvlm_ops.core.backup.repository import open_repository
-from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
+from fastvlm_ops.core.backup.storage import S3Storage, create_client
 from fastvlm_ops.core.config import ConfigError, load_components
 from fastvlm_ops.hooks.connections import ConnectionSettingError
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook, S3ConnectionSettings

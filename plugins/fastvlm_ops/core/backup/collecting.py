@@ -47,7 +47,8 @@ class CollectionResult:
     """What was removed. Sizes in bytes.
 
     ``left`` maps what is still locked to the date of its lock (None: a legal hold); the next collection
-    tries again. ``kept`` says of packs that could not be emptied why. ``reused`` is True when this run had
+    tries again. Of what an earlier collection had condemned the objects are counted, their bytes are not
+    known. ``kept`` says of packs that could not be emptied why. ``reused`` is True when this run had
     done all that before, and nothing was done now.
     """
 

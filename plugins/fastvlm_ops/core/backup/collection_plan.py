@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -146,42 +146,49 @@ def survey(
     needed = _needed_chunks(repository, index, before)
     damaged = _walk_all(repository, records, needed, meter)
     listed = _Listed.of(repository, records, limits, state)
-    total = sum(index.listed.values()) + listed.wal_bytes
-    unfinished = len(unfinished_entries(state, repository.storage.now()))
-    if damaged:
-        plan = CollectionPlan(
-            total_bytes=total, refusal=_tell_damaged(damaged), locked=locked, unfinished=unfinished
-        )
-        nothing = frozenset[str]()
-        return Survey(plan, index, needed, None, frozenset(), nothing, SegmentPlan(), {}, snapshots, known)
-    liveness = needed.choose()
-    sorted_packs = _sort_packs(index, liveness, limits, listed.is_young)
-    zombies = index.condemned.keys() - locked.keys()
-    dead = frozenset(sorted(sorted_packs.dead | zombies)[:MOST_PACKS])
-    names = liveness.table.packs
-    emptied = {names[pack][0] for pack in sorted_packs.leaving}
+    plan = CollectionPlan(
+        total_bytes=sum(index.listed.values()) + listed.wal_bytes,
+        unfinished=len(unfinished_entries(state, repository.storage.now())),
+        locked=locked,
+        locked_bytes=sum(index.condemned.get(name, 0) for name in locked),
+        refusal=_tell_damaged(damaged) if damaged else None,
+    )
+    found = Survey(plan, index, needed, None, frozenset(), frozenset(), SegmentPlan(), {}, snapshots, known)
+    return found if damaged else _sort_all(found, listed, limits)
+
+
+def _sort_all(found: Survey, listed: _Listed, limits: CollectionLimits) -> Survey:
+    """What of all that is there is to go, and what of it is copied or written anew first."""
+    index, liveness = found.index, found.needed.choose()
+    packs = _sort_packs(index, liveness, limits, listed.is_young)
+    zombies = index.condemned.keys() - found.plan.locked.keys()
+    dead = frozenset(sorted(packs.dead | zombies)[:MOST_PACKS])
+    emptied = {liveness.table.packs[pack][0] for pack in packs.leaving}
     young = {name for name in index.listed if listed.is_young(index.stored_at.get(name))}
     segments = plan_segments(index, dead | emptied, young)
     sizes = {**index.listed, **index.condemned, **listed.sizes}
     sizes |= {name: segment.size_bytes for name, segment in index.segments.items()}
-    plan = CollectionPlan(
+    plan = replace(
+        found.plan,
         packs=tuple(sorted(dead | emptied)),
         emptied=tuple(sorted(emptied)),
         indexes=segments.unneeded,
         manifests=listed.manifests,
         wal=listed.wal,
         rewritten=len(segments.replaced) or int(segments.rewrites),
-        unfinished=unfinished,
         removed_bytes=sum(sizes[name] for name in (*(dead - zombies), *emptied, *listed.wal)),
-        copied_bytes=sorted_packs.copied_bytes,
-        total_bytes=total,
-        postponed=sorted_packs.postponed + max(0, len(sorted_packs.dead | zombies) - MOST_PACKS),
-        locked=locked,
-        locked_bytes=sum(index.condemned.get(name, 0) for name in locked),
+        copied_bytes=packs.copied_bytes,
+        postponed=packs.postponed + max(0, len(packs.dead | zombies) - MOST_PACKS),
     )
-    plan = _refuse_too_much(plan, limits)
-    leaving = frozenset(sorted_packs.leaving)
-    return Survey(plan, index, needed, liveness, leaving, dead, segments, sizes, snapshots, known)
+    return replace(
+        found,
+        plan=_refuse_too_much(plan, limits),
+        liveness=liveness,
+        leaving=frozenset(packs.leaving),
+        dead=dead,
+        segments=segments,
+        sizes=sizes,
+    )
 
 
 def locked_names(state: LogState) -> dict[str, str | None]:
@@ -261,7 +268,7 @@ def _refuse_too_much(plan: CollectionPlan, limits: CollectionLimits) -> Collecti
         f"{gone} of {format_bytes(plan.total_bytes)} would go, which is {plan.share:.0%}; "
         f"at most {limits.max_share:.0%} may in one collection (max_share)"
     )
-    return CollectionPlan(**{**plan.__dict__, "refusal": refusal})
+    return replace(plan, refusal=refusal)
 
 
 # -- what is to go -------------------------------------------------------------------------------------

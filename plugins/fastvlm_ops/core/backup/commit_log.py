@@ -28,7 +28,6 @@ _CLAIM_SECONDS = 300
 _REFUSALS = 4  # a listing costs as much as a few of them
 _READERS = 4
 _KEYS_KEPT = 500
-_VERIFICATIONS_KEPT = 100  # at two a week, those of about a year
 _VERIFICATIONS_KEPT = 100  # two a week: of about a year
 _INHERITED = {"manifest", "sha256", "files", "size_bytes", "warnings"}
 

@@ -133,7 +133,7 @@ class Line:
 
     :param amount: None: unknown
     :param unit: of the amount
-    :param price: of one unit (for requests of 1,000); None: unknown
+    :param price: of ``per`` units; None: unknown
     :param basis: where the amount is from
     """
 
@@ -142,13 +142,14 @@ class Line:
     unit: str
     price: float | None
     basis: str
+    per: int = 1
 
     @property
     def cost(self) -> float | None:
         """What it comes to; None where the amount or the price is unknown. Nothing costs nothing."""
         if self.amount == 0:
             return 0.0
-        return None if self.amount is None or self.price is None else self.amount * self.price
+        return None if self.amount is None or self.price is None else self.amount / self.per * self.price
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,8 @@ def _request_lines(recent: Recent | None, prices: Prices | None) -> Iterator[Lin
     counts = recent.usage.as_dict() if recent is not None and is_enough else {}
     factor = MONTH_DAYS / recent.days if recent is not None and is_enough else 0.0
     for name, verb in _VERBS.items():
-        amount = counts[name] * factor / 1000 if counts else None
-        yield Line(f"Requests, {verb}", amount, "thousand", of_verb.get(name), basis)
+        amount = counts[name] * factor if counts else None
+        yield Line(f"Requests, {verb}", amount, "", of_verb.get(name), basis, per=1000)
     out = counts["received_bytes"] * factor / GB if counts else None
     yield Line("Read by workers", out, "GB", prices.out_gb if prices else None, basis)
 

@@ -6,7 +6,7 @@ Nothing is deleted here; what only they needed is removed by the next collection
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -328,4 +328,4 @@ def _refuse_too_much(plan: ForgetPlan) -> ForgetPlan:
         f"{len(plan.sets)} of {len(plan.sets) + len(plan.kept)} backup sets would be forgotten, which is "
         f"{plan.share:.0%}; at most {plan.max_share:.0%} may at once (max_share)"
     )
-    return ForgetPlan(**{**plan.__dict__, "refusal": refusal})
+    return replace(plan, refusal=refusal)

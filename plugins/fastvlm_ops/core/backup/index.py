@@ -273,6 +273,35 @@ def _read_segments(
     return packs, infos
 
 
+def _read_footers(
+    storage: S3Storage,
+    ring: KeyRing,
+    repository_id: str,
+    sizes: dict[str, int],
+    damaged: dict[str, str],
+    warn: Callable[[str], None],
+) -> list[PackRecords]:
+    """Packs that no segment names; ``damaged`` gets those that cannot be read.
+
+    :param sizes: of the packs, by name
+    """
+
+    def rescue(name: str) -> PackRecords | None:
+        try:
+            if not sizes[name]:
+                raise CorruptionError(f"{name} is empty")
+            records = read_footer(storage, ring, repository_id, name, sizes[name])
+            check_records(records, name)
+            return PackRecords(name, sizes[name], records)
+        except (CorruptionError, ObjectNotFoundError) as error:
+            damaged[name] = str(error)
+            warn(f"pack without an index segment is unusable: {error}")
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [pack for pack in pool.map(rescue, sizes) if pack]
+
+
 def load_index(
     storage: S3Storage,
     ring: KeyRing,
@@ -304,20 +333,8 @@ def load_index(
         packs = list(storage.list("packs/"))  # one that is missing may have been stored after the listing
     listed = {info.name: info.size_bytes for info in packs if info.name not in condemned}
 
-    def rescue(name: str) -> PackRecords | None:
-        try:
-            if not listed[name]:
-                raise CorruptionError(f"{name} is empty")
-            records = read_footer(storage, ring, repository_id, name, listed[name])
-            check_records(records, name)
-            return PackRecords(name, listed[name], records)
-        except (CorruptionError, ObjectNotFoundError) as error:
-            damaged[name] = str(error)
-            warn(f"pack without an index segment is unusable: {error}")
-            return None
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        adopted = [pack for pack in pool.map(rescue, listed.keys() - indexed.keys()) if pack]
+    unindexed = {name: listed[name] for name in listed.keys() - indexed.keys()}
+    adopted = _read_footers(storage, ring, repository_id, unindexed, damaged, warn)
     present = [pack for pack in indexed.values() if listed.get(pack.name) == pack.size_bytes]
     index = ChunkIndex.build([*present, *adopted])
     index.adopted, index.listed, index.damaged, index.segments = adopted, listed, damaged, infos

@@ -15,9 +15,10 @@ from fastvlm_ops.core.backup.errors import (
 )
 from fastvlm_ops.core.backup.key_epochs import epoch_of, read_epoch
 from fastvlm_ops.core.backup.keys import verify_slot
+from fastvlm_ops.core.backup.probing import IGNORED, probe_conditional_writes
 from fastvlm_ops.core.backup.repository import CONFIG_NAME, Repository
 from fastvlm_ops.core.backup.sealing import peek_line
-from fastvlm_ops.core.backup.storage import IGNORED, S3Storage, probe_conditional_writes
+from fastvlm_ops.core.backup.storage import S3Storage
 
 _SMALL_LIMIT_BYTES = 1 << 20
 

@@ -21,8 +21,9 @@ from fastvlm_ops.core.backup.errors import (
 from fastvlm_ops.core.backup.key_epochs import open_ring
 from fastvlm_ops.core.backup.keys import KeyRing, Secrets, secrets_of, write_slot
 from fastvlm_ops.core.backup.memory import require_memory
+from fastvlm_ops.core.backup.probing import IGNORED, probe_conditional_writes
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
-from fastvlm_ops.core.backup.storage import IGNORED, ObjectInfo, S3Storage, probe_conditional_writes
+from fastvlm_ops.core.backup.storage import ObjectInfo, S3Storage
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup.chunking import ContentChunker

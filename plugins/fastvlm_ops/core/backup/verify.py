@@ -6,8 +6,8 @@ Levels, each with all that stand before it:
 * ``listing``: index segments, the listing of packs, and that every chunk of every live snapshot is in a
   pack that is there;
 * ``head``: the checksum that S3 keeps of every pack; one that differs is read in full;
-* ``share``: the packs of one share of n in full; each share once is every pack;
-* ``full``: every pack in full, and manifests that no snapshot has. Finds any flipped bit.
+* ``share``: the packs and WAL of one share of n in full; each share once is all of them;
+* ``full``: all packs and WAL in full, and manifests that no snapshot has. Finds any flipped bit.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from fastvlm_ops.core.backup.verify_result import (
     VerifyResult,
 )
 from fastvlm_ops.core.backup.verify_trees import Needs, TreeLoss, note_loss
+from fastvlm_ops.core.backup.verify_wal import check_wal
 
 LEVELS: tuple[Level, ...] = ("log", "listing", "head", "share", "full")
 
 _HASH_BYTES, _ATTEMPTS = 1 << 20, 3
-
 Records = list[dict[str, Any]]
 Manifests = dict[str, dict[str, Any]]
 
@@ -217,8 +217,7 @@ def verify_repository(
 
 def _verify(run: _Run) -> VerifyResult:
     check_configuration(run.repository, run.findings)
-    state = check_log(run.repository, run.findings)
-    run.repository.log.state = state
+    run.repository.log.state = state = check_log(run.repository, run.findings)
     run.remember()
     records = list(state.snapshots.values())
     manifests = run.manifests(records)
@@ -227,6 +226,8 @@ def _verify(run: _Run) -> VerifyResult:
         if run.reaches("head"):
             _check_packs(run, index)
         run.walk_trees(records, manifests, index)
+    if run.reaches("share"):
+        check_wal(run.repository, run.share, run.findings)
     if run.level == "full":
         check_other_manifests(run.repository, {record["manifest"] for record in records}, run.findings)
     run.note_blocked(records)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import load_components
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
-from fastvlm_ops.hooks.wal import cluster_url, received_component, wal_rules
+from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
+from fastvlm_ops.hooks.wal import received_component, wal_rules
 from fastvlm_ops.operators.backup.shared import RepositoryOperator
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class WatchWalOperator(RepositoryOperator):
         state = watch_wal(
             self.hook.open_repository(),
             component.name,
-            cluster_url(component.connection),
+            PostgreSQLClusterHook(component.connection).url(),
             wal_rules(component, slot),
             patience_seconds=self.patience_seconds,
             tell=self.log.info,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
@@ -17,7 +18,7 @@ from fastvlm_ops.ui import formats
 from fastvlm_ops.ui.access import User
 from fastvlm_ops.ui.charts import Chart, Point, bar_chart, bytes_top
 from fastvlm_ops.ui.errors import told
-from fastvlm_ops.ui.lines import NARROW, Curve, Picture, draw, nice_above
+from fastvlm_ops.ui.lines import Area, Curve, Picture, draw, nice_above
 from fastvlm_ops.ui.render import page
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 SHOWN_DAYS = 180
 SHOWN_RUNS = 45
-_GIB = 1 << 30
+_AREAS = ("fan95", "fan99", "band", "target", "accepted")  # colours, for as many storage classes
 _LONGEST = timedelta(days=8)  # between two measurements that a line joins
 _KINDS = {"backup_full": "full", "backup_incremental": "incremental", "backup_configuration": "configuration"}
 
@@ -112,29 +113,42 @@ def _prices() -> tuple[Prices | None, str]:
 
 
 def stored_picture(history: Sequence[StoredBytes]) -> Picture:
-    """Return the picture of what is stored over time: all of it, and what is not packs.
+    """Return the picture of what is stored over time: all of it, and of that each storage class, piled up.
 
     :param history: oldest first, at least one
     """
     days = [stored.at for stored in history]
-    total: list[float | None] = [float(stored.size_bytes) for stored in history]
-    packs: list[float | None] = [float(stored.by_kind.get("packs", 0)) for stored in history]
-    greatest = max(value or 0.0 for value in total)
+    total = [float(stored.size_bytes) for stored in history]
+    unit, size = _unit_of(max(total))
+    floor = [0.0] * len(history)
+    areas = []
+    for kind, name in zip(_AREAS, _classes(history), strict=False):
+        top = [low + stored.of_class(name) / size for low, stored in zip(floor, history, strict=True)]
+        areas.append(Area(kind, name, days, floor, top, _LONGEST))
+        floor = top
     first, last = history[0], history[-1]
+    by_class = ", ".join(f"{name} {formats.size(last.of_class(name))}" for name in _classes(history))
     return draw(
         "stored",
         "Stored in the bucket",
         summary=f"Stored from {first.at:%Y-%m-%d} to {last.at:%Y-%m-%d}:"
-        f" first {formats.size(first.size_bytes)}, last {formats.size(last.size_bytes)},"
-        f" of which packs {formats.size(last.by_kind.get('packs', 0))}.",
-        write=lambda value: formats.size(None if value is None else int(value)),
-        curves=[
-            Curve("mean", "everything", days, total, _LONGEST),
-            Curve("past", "packs alone", days, packs, _LONGEST),
-        ],
-        scale=(0.0, bytes_top(greatest)),
-        width=NARROW,
+        f" first {formats.size(first.size_bytes)}, last {formats.size(last.size_bytes)}; of that {by_class}.",
+        write=partial(formats.amount, unit=unit),
+        areas=areas,
+        curves=[Curve("mean", "everything", days, [value / size for value in total], _LONGEST)],
     )
+
+
+def _classes(history: Sequence[StoredBytes]) -> list[str]:
+    """Names of the storage classes, that with most bytes first."""
+    names = {name for stored in history for name in stored.by_class}
+    return sorted(names, key=lambda name: (-history[-1].of_class(name), name))
+
+
+def _unit_of(greatest: float) -> tuple[str, int]:
+    """The unit that a picture is drawn in, and its bytes."""
+    units = (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10))
+    return next(((name, 1 << power) for name, power in units if greatest >= 1 << power), ("B", 1))
 
 
 def _charts(runs: Sequence[RunUsage], address: str) -> list[Chart]:

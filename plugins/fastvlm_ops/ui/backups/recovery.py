@@ -34,7 +34,7 @@ _STALE = timedelta(minutes=30)
 TITLES = {
     "open": "can be recovered, to any moment",
     "gap": "WAL is missing",
-    "late": "not stored yet",
+    "late": "not stored yet, or unknown",
 }
 
 router = APIRouter()

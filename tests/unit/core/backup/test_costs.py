@@ -57,7 +57,7 @@ def test_all_is_known() -> None:
 def test_requests_of_some_days_are_told_for_a_month() -> None:
     found = estimate([], Recent(USED, 10), prices())
     (puts,) = [line for line in found.lines if line.what == "Requests, PUT"]
-    assert puts.amount == pytest.approx(3)
+    assert puts.amount == pytest.approx(3000)
     assert "over 10 days" in puts.basis
 
 

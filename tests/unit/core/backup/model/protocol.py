@@ -99,7 +99,8 @@ def fold(known: Knowledge, entry: Entry, rules: Rules) -> Knowledge:
         kept |= {entry._replace(finished=True) for entry in known.condemned if entry.seq in others}
         return replace(known, condemned=frozenset(kept))
     snapshots, condemned = body  # a checkpoint
-    return replace(known, snapshots=snapshots, condemned=condemned)
+    known = replace(known, snapshots=snapshots, condemned=condemned)
+    return replace(known, remembered=known.gone if rules.remembers_condemned else NOTHING)
 
 
 @functools.cache
@@ -237,6 +238,16 @@ class Writer(Actor):
         if self.parent in self.known.ids:
             step = replace(self, at="claim", took_over=True, used=NOTHING)
             return [("takes over", world.with_actor(number, step))]
+        return [*self._reads_on(world, number, rules), *self._store(world, number, rules)]
+
+    def _reads_on(self, world: World, number: int, rules: Rules) -> list[Step]:
+        """More of the log, between its listing and its use of that."""
+        if self.known.seq == len(world.log):
+            return []
+        known = fold_all(self.known, world.log, rules)
+        return [("reads on", world.with_actor(number, replace(self, known=known)))]
+
+    def _store(self, world: World, number: int, rules: Rules) -> list[Step]:
         usable = sorted(pack for pack in self.listed if pack.name not in self.known.gone)
         used, missing = set(), set()
         for chunk in sorted(self.chunks):
