@@ -122,7 +122,7 @@ def test_once_stores_what_is_finished_and_ends(place: Place):
     last = place.write(2)
     running = place.start(once=True)
     running.join()
-    assert any("the newest segment in the bucket is 0" in line for line in running.lines)
+    assert any("the newest segment in the bucket is 0" in line for line in running.lines), running.text()
     place.wait_until_stored(last, running)
     assert place.wal_is_whole()
 
