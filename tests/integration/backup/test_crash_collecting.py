@@ -77,7 +77,7 @@ def test_collection_killed_at_every_request(
             assert plan_collection(open_again(copy), **AT_ONCE).does_nothing, where
             require_restores(open_again(copy), expected, target, where)
     kinds = Counter(map(kind, requests))
-    assert kinds["DeleteObject packs"] >= 5
+    assert kinds["DeleteObject packs"] >= 4
     assert kinds["PutObject log"] == 4, "twice condemned, twice swept"
     assert kinds["PutObject packs"] >= 1
     assert kinds["PutObject index"] >= 2

@@ -277,6 +277,7 @@ def test_once_stores_what_is_finished_and_ends(place: Place):
     assert place.wal_is_whole()
 
 
+@pytest.mark.slow
 def test_a_full_spool_leaves_wal_on_the_server(place: Place):
     place.limit_bytes = 4 * MIB
     running = place.start()
@@ -424,6 +425,7 @@ def test_what_is_wrong_is_named_with_what_to_do(place: Place):
     assert "trigger backup_full" in found
 
 
+@pytest.mark.slow
 def test_a_slot_that_lost_wal_is_said_and_never_removed(place: Place):
     rules = WalRules(place.component, max_lag_seconds=600, switch_after_seconds=10)
     url = make_url(place.server.url())
@@ -450,11 +452,15 @@ def test_a_slot_that_lost_wal_is_said_and_never_removed(place: Place):
         place.sql("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()")
 
 
+@pytest.mark.slow
 def test_the_receiver_goes_on_where_the_server_can_and_the_gap_is_named(place: Place):
     running = place.start()
     place.wait_until_received(running)
     place.base()
     place.wait_until_stored(place.write(), running)
+    place.sql("SELECT pg_logical_emit_message(true, 'test', 'x')")
+    segments = place.folder / "spool" / "segments"
+    wait_for(lambda: list(segments.glob("*.partial")), what=running.text)
     running.stop()
     place.sql(f"SELECT pg_drop_replication_slot('{place.component}')")  # somebody did
     place.write(4)
