@@ -107,16 +107,9 @@ def _started_by(pid: int) -> list[int]:
     return [int(child) for child in children]
 
 
-@pytest.mark.parametrize(
-    ("component", "message"),
-    [
-        ("models", "'models' is of kind files; only components of kind postgresql have WAL"),
-        ("nothing", "has no component named 'nothing'"),
-    ],
-)
-def test_what_cannot_be_received_is_said(component: str, message: str, environment: dict[str, str]) -> None:
+def test_what_cannot_be_received_is_said(environment: dict[str, str]) -> None:
     done = subprocess.run(
-        command("--component", component), env=environment, capture_output=True, text=True, check=False
+        command("--component", "models"), env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert message in done.stderr
+    assert "'models' is of kind files; only components of kind postgresql have WAL" in done.stderr

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_ops.core.backup.errors import BackupError, DumpError, StorageError
 from fastvlm_ops.core.backup.postgresql.address import libpq_environment
 from fastvlm_ops.core.backup.postgresql.cluster import Cluster, identify
+from fastvlm_ops.core.backup.postgresql.lsn import Segment
 from fastvlm_ops.core.backup.postgresql.programs import Programs
 from fastvlm_ops.core.backup.postgresql.wal_program import PROGRAM, ReceivingProgram, create_slot
+from fastvlm_ops.core.backup.postgresql.wal_server import ask_server
 from fastvlm_ops.core.backup.postgresql.wal_spool import OtherSystemError, Spool, System
 from fastvlm_ops.core.backup.postgresql.wal_uploader import Uploader
 from fastvlm_ops.core.backup.repository import Repository
@@ -194,8 +196,8 @@ class WalReceiver:
     # -- once --------------------------------------------------------------------------------------
 
     def _receive_once(self, lock: int) -> None:
-        cluster = self._start(lock, to_the_end=True)
-        deadline, stored = time.monotonic() + _ONCE_SECONDS, self._uploader.stored
+        deadline, stored, failures = time.monotonic() + _ONCE_SECONDS, self._uploader.stored, 0
+        segment_bytes: int | None = None  # until it has begun
         while not self._is_stopping:
             if self._uploader.refusal is not None:
                 raise self._uploader.refusal
@@ -205,8 +207,17 @@ class WalReceiver:
                 deadline, stored = time.monotonic() + _ONCE_SECONDS, self._uploader.stored
             if time.monotonic() > deadline:
                 raise DumpError(f"no segment was finished and stored for {_ONCE_SECONDS:.0f} s")
-            if self._has_ended() and not self.spool.finished(cluster.segment_bytes):
-                return
+            try:
+                if segment_bytes is None:
+                    segment_bytes = self._start(lock, to_the_end=True).segment_bytes
+                if self._has_ended() and not self.spool.finished(segment_bytes):
+                    return
+            except (DumpError, StorageError) as error:
+                failures, segment_bytes = failures + 1, None
+                if failures >= _ONCE_FAILURES or not error.retryable:
+                    raise
+                self._failed(str(error))
+                time.sleep(_FIRST_PAUSE_SECONDS)
             self._write_status_in_time()
             time.sleep(_LOOK_SECONDS)
 
@@ -225,9 +236,7 @@ class WalReceiver:
         self.spool.claim(system)
         create_slot(self.settings.programs, self.settings.slot, self._environment)
         if self.spool.is_empty and not self._starts_anywhere:
-            # Where an empty spool begins, PostgreSQL 14 decides by itself: where it is now.
-            seed = self._uploader.seed(system)
-            self._tell(f"the newest segment in the bucket is {seed.name if seed else 'none'}")
+            self._find_position(system, cluster.timeline)
         # It ends once it is past the LSN it is given.
         end = cluster.current_lsn - 1 if to_the_end else None
         self._child = ReceivingProgram(
@@ -242,6 +251,14 @@ class WalReceiver:
         self._started_at, self._timeline = time.monotonic(), cluster.timeline
         self._starts_anywhere = False
         return cluster
+
+    def _find_position(self, system: System, timeline: int) -> None:
+        """Where to begin in an empty spool: else PostgreSQL 14 would begin where it is now."""
+        seed = self._uploader.seed(system)
+        self._tell(f"the newest segment in the bucket is {seed.name if seed else 'none'}")
+        slot = None if seed else ask_server(self.settings.url, self.settings.slot).slot
+        if slot is not None and slot.restart_lsn is not None:
+            self.spool.begin_at(Segment.of(timeline, slot.restart_lsn, system.segment_bytes))
 
     def _end_child(self) -> None:
         if self._child is not None:

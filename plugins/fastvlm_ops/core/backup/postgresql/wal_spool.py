@@ -193,10 +193,15 @@ class Spool:
         found = [Segment.parse(name, segment_bytes) for name in self._names() if SEGMENT_NAME.fullmatch(name)]
         return max(found, key=lambda segment: (segment.number, segment.timeline), default=None)
 
+    def begin_at(self, segment: Segment) -> None:
+        """Have pg_receivewal begin with a segment, in an empty spool: as if it had begun it before."""
+        (self.segments_folder / f"{segment.name}{_PARTIAL}").touch(mode=0o600)
+
     def forget_position(self) -> None:
-        """Remove stored segments, so that pg_receivewal begins where the slot, or else the server, is."""
-        for name in list(self._stored):
-            if SEGMENT_NAME.fullmatch(name):
+        """Remove all but what is to be stored: pg_receivewal begins where the slot or the server is."""
+        for name in self._names():
+            is_begun = name.endswith(_PARTIAL) and SEGMENT_NAME.match(name)
+            if is_begun or (SEGMENT_NAME.fullmatch(name) and name in self._stored):
                 (self.segments_folder / name).unlink(missing_ok=True)
                 self._stored.discard(name)
 
