@@ -118,7 +118,7 @@ def test_the_short_reader_restores_after_a_collection(
 ) -> None:
     """restore_min.py looks into every segment, also those that name packs that are gone."""
     tree = tmp_path / "source"
-    write_files(tree, [(f"small-{number}", 5_000) for number in range(40)])
+    write_files(tree, [("kept", MIB), *((f"small-{number}", 5_000) for number in range(40))])
     first = back_up(repository, tree, "run-1", kind="full").snapshot_id
     for number in range(30):
         (tree / f"small-{number}").unlink()

@@ -260,7 +260,7 @@ def test_what_was_listed_before_a_checkpoint_is_listed_again(
     assert opened.refresh().seq == 0
     assert gather(again(storage), "collect-1").deleted_objects >= len(orphans) > 0
     fill_to_checkpoint(again(storage))
-    assert opened.refresh().seq == EVERY
+    assert opened.refresh().seq > EVERY
     assert not opened.refresh().condemned
     assert orphans.isdisjoint(opened.load_index(print).listed)
 

@@ -81,8 +81,8 @@ def commits(original: Original, names: list[str]) -> list[Commit]:
             text=True,
             check=False,  # it ends where the segment does
         )
-        for transaction, time in COMMIT.findall(done.stdout):
-            moment = datetime.fromisoformat(time).replace(tzinfo=UTC)
+        for transaction, text in COMMIT.findall(done.stdout):
+            moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
             found.append(Commit(int(transaction), moment))
     return found
 

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import botocore.session
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -25,9 +23,8 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
-from botocore.loaders import Loader
-from botocore.utils import parse_timestamp
 
+from fastvlm_ops.core.backup.clients import create_client as create_client
 from fastvlm_ops.core.backup.clocks import say_ahead
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
@@ -62,70 +59,6 @@ _MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
 _NO_LOCK_CODES = {"InvalidRequest", "ObjectLockConfigurationNotFoundError"}
 _CONFLICT_ATTEMPTS = 8
 _BODY_ATTEMPTS = 3
-
-
-class _S3Only(Loader):
-    """botocore's descriptions of services, without looking first through the folders of some 400 others."""
-
-    def list_available_services(self, type_name: str) -> list[str]:
-        return ["s3"]
-
-
-def _timestamp(value: Any) -> datetime:
-    """As botocore reads times, but for those of listings by the standard library, a hundred times as fast."""
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment: datetime = parse_timestamp(value)
-        return moment
-
-
-def _session() -> botocore.session.Session:
-    """What boto3's own session rests on: importing the rest of boto3 takes as long as a listing."""
-    session = botocore.session.get_session()
-    session.register_component("data_loader", _S3Only())
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-    return session
-
-
-def create_client(
-    *,
-    endpoint_url: str | None = None,
-    region_name: str | None = None,
-    access_key_id: str | None = None,
-    secret_access_key: str | None = None,
-    session_token: str | None = None,
-    connect_timeout_seconds: float = 10,
-    read_timeout_seconds: float = 30,
-    attempts: int = 4,
-) -> S3Client:
-    """A boto3 S3 client set up for the engine: bounded time-outs and retries.
-
-    A request that is never answered fails after about ``attempts`` times a time-out, two minutes by
-    default, and with it the run, which can be resumed.
-
-    Checksums are ours (SHA-256 of each object), so boto3's default CRC is switched off.
-    An own endpoint is addressed by path, as few of them resolve buckets as host names.
-    """
-    config = Config(
-        connect_timeout=connect_timeout_seconds,
-        read_timeout=read_timeout_seconds,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        max_pool_connections=16,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
-    )
-    client: Any = _session().create_client(
-        "s3",
-        endpoint_url=endpoint_url,
-        region_name=region_name or "us-east-1",
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key,
-        aws_session_token=session_token,
-        config=config,
-    )
-    return cast("S3Client", client)
 
 
 @dataclass(frozen=True)

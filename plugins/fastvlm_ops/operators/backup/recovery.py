@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import DefinitionError, PostgreSQLComponent, load_components
+from fastvlm_ops.hooks.operations_db import OperationsDatabaseError
+from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup.postgresql.recovery import RecoveryPlan, RecoveryTarget
@@ -195,9 +197,6 @@ def component_checks(component: str) -> ComponentChecks:
 
     :param component: its name
     """
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
     try:
         definition = load_components(settings.include_dir()).component(component)
     except (DefinitionError, settings.SettingError) as error:
@@ -207,7 +206,7 @@ def component_checks(component: str) -> ComponentChecks:
             problem=f"not asked: {component} is of kind {definition.kind} in components.yaml"
         )
     try:
-        database = BaseHook.get_connection(definition.connection).schema or "postgres"
-    except AirflowNotFoundException:
-        database = "postgres"
+        database = PostgreSQLClusterHook(definition.connection).url().database or "postgres"
+    except OperationsDatabaseError as error:  # which database they are for is not known then
+        return ComponentChecks(problem=f"not asked: {error}")
     return ComponentChecks(definition.checks, database)

@@ -190,7 +190,7 @@ class _Trial:
         if client.major != self.programs.major or not (client.folder / "pg_waldump").exists():
             options.append("--no-parse-wal")
         if client.major != self.programs.major:
-            # Read since version 17, each by its own: the engine's hash has proven it, and the server reads it.
+            # Read since version 17, each by its own. The engine's hash has proven it; the server reads it.
             options.append("--ignore=global/pg_control")
         # It passes the path on to a shell, so that it gets one of ours, from where it leads to the data.
         arguments = [client.path("pg_verifybackup"), *options, DATA]
