@@ -137,7 +137,7 @@ def test_a_full_spool_leaves_wal_on_the_server(place: Place):
     last = place.write(7)
     wait_for(lambda: running.status()["state"] == "spool full", seconds=30, what=running.text)
     wait_for(lambda: not place.slot()[0], what=running.text)
-    assert any("RECEIVING IS STOPPED: 4 MiB" in line for line in running.lines)
+    assert any("RECEIVING IS STOPPED: " in line for line in running.lines)
     place.to_s3.mend()
     place.wait_until_stored(last, running)
     assert any("receiving goes on" in line for line in running.lines)
