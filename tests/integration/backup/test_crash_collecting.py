@@ -27,7 +27,8 @@ from tests.trees import describe
 
 def make_history(repository: Repository, storage: S3Storage, tree: Path) -> dict[str, Any]:
     """Dead packs, some to be emptied, an orphan manifest, and a collection that somebody has not finished."""
-    write_files(tree, [("large", 700_000), *((f"small-{number}", 20_000) for number in range(8))])
+    small = [(f"small-{number}", 20_000) for number in range(8)]
+    write_files(tree, [("large", 700_000), *small, ("steady", 300_000)])
     forgotten = [back_up(repository, tree, "run-1", kind="full").snapshot_id]
     for number in range(6):
         (tree / f"small-{number}").unlink()
@@ -48,11 +49,18 @@ def make_history(repository: Repository, storage: S3Storage, tree: Path) -> dict
 
 @pytest.mark.parametrize("at", ["writes", pytest.param("everything", marks=pytest.mark.slow)])
 def test_collection_killed_at_every_request(
-    matrix: Matrix, storage: S3Storage, open_again: Callable[[S3Storage], Repository], tmp_path: Path, at: str
+    matrix: Matrix,
+    storage: S3Storage,
+    open_again: Callable[[S3Storage], Repository],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
 ) -> None:
     """What only reads leaves the bucket as the request before it, and a kill before a request is one after
     the request before it; the deletions of a kind differ little. The slow run has all of them.
     """
+    # One segment a run, so that there is one that names what goes and what stays.
+    monkeypatch.setattr("fastvlm_ops.core.backup.writing._PACKS_PER_SEGMENT", 16)
     expected = make_history(open_again(storage), storage, tmp_path / "source")
     before = names(storage, "")
     limits = {name: value for name, value in AT_ONCE.items() if name != "keep_unreferenced"}

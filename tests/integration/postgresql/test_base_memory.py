@@ -54,6 +54,7 @@ def test_memory_does_not_grow_with_the_cluster(
         " FROM generate_series(1, 200000) AS n, generate_series(1, 40) AS m GROUP BY n",
     )
     execute(server, "ALTER TABLE made SET LOGGED")
+    execute(server, "VACUUM (FREEZE) made")
     credentials = repository.storage.client._request_signer._credentials
     told = {
         "client": {

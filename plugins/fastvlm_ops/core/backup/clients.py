@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,12 @@ class _S3Only(Loader):
         return ["s3"]
 
 
+@functools.cache
+def _loader() -> _S3Only:
+    """One for all clients of this process: it keeps what it has read, which takes most of making a client."""
+    return _S3Only()
+
+
 def _timestamp(value: Any) -> datetime:
     """As botocore reads times, but for those of listings by the standard library, a hundred times as fast."""
     try:
@@ -33,7 +40,7 @@ def _timestamp(value: Any) -> datetime:
 def _session() -> botocore.session.Session:
     """What boto3's own session rests on: importing the rest of boto3 takes as long as a listing."""
     session = botocore.session.get_session()
-    session.register_component("data_loader", _S3Only())
+    session.register_component("data_loader", _loader())
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     return session
 

@@ -161,12 +161,22 @@ class TrialServer:
         return self._process is None or self._process.poll() is not None
 
     @property
+    def _host(self) -> str:
+        """The folder of its socket, as clients take it.
+
+        :raises TrialError: it has not been started
+        """
+        if self._sockets is None:
+            raise TrialError("the server on trial has not been started")
+        return os.fspath(self._sockets)
+
+    @property
     def environment(self) -> dict[str, str]:
         """What makes PostgreSQL's client programs connect to it."""
         return {
             "PATH": os.defpath,
             "LC_ALL": "C",
-            "PGHOST": os.fspath(self._sockets),
+            "PGHOST": self._host,
             "PGPORT": str(_PORT),
             "PGUSER": self.superuser,
             "PGCONNECT_TIMEOUT": "10",
@@ -182,7 +192,7 @@ class TrialServer:
         import psycopg
 
         with psycopg.connect(
-            host=os.fspath(self._sockets),
+            host=self._host,
             port=_PORT,
             user=self.superuser,
             dbname=database,

@@ -196,8 +196,8 @@ class WalReceiver:
     # -- once --------------------------------------------------------------------------------------
 
     def _receive_once(self, lock: int) -> None:
-        cluster = self._start(lock, to_the_end=True)
-        deadline, stored = time.monotonic() + _ONCE_SECONDS, self._uploader.stored
+        deadline, stored, failures = time.monotonic() + _ONCE_SECONDS, self._uploader.stored, 0
+        segment_bytes: int | None = None  # until it has begun
         while not self._is_stopping:
             if self._uploader.refusal is not None:
                 raise self._uploader.refusal
@@ -207,8 +207,17 @@ class WalReceiver:
                 deadline, stored = time.monotonic() + _ONCE_SECONDS, self._uploader.stored
             if time.monotonic() > deadline:
                 raise DumpError(f"no segment was finished and stored for {_ONCE_SECONDS:.0f} s")
-            if self._has_ended() and not self.spool.finished(cluster.segment_bytes):
-                return
+            try:
+                if segment_bytes is None:
+                    segment_bytes = self._start(lock, to_the_end=True).segment_bytes
+                if self._has_ended() and not self.spool.finished(segment_bytes):
+                    return
+            except (DumpError, StorageError) as error:
+                failures, segment_bytes = failures + 1, None
+                if failures >= _ONCE_FAILURES or not error.retryable:
+                    raise
+                self._failed(str(error))
+                time.sleep(_FIRST_PAUSE_SECONDS)
             self._write_status_in_time()
             time.sleep(_LOOK_SECONDS)
 
