@@ -130,8 +130,8 @@ def wal_spool_dir() -> Path:
     return _path("wal_spool_dir") or scratch_dir() / "wal"
 
 
-def wal_spool_max_bytes() -> int:
-    """Return how much WAL may wait in the spool of a component: 8 GiB unless set.
+def wal_spool_max_gib() -> float:
+    """Return how much WAL may wait in the spool of a component, in GiB: 8 unless set.
 
     :raises SettingError: it is not a number above 0
     """
@@ -142,7 +142,7 @@ def wal_spool_max_bytes() -> int:
         gib = 0.0
     if not 0 < gib < _GIB_LIMIT:
         raise SettingError("wal_spool_max_gib", f"is {value!r}; it must be a number of GiB above 0")
-    return int(gib * (1 << 30))
+    return gib
 
 
 def _path(option: str) -> Path | None:

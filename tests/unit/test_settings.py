@@ -56,13 +56,13 @@ def test_refuses_a_folder_that_is_not_there(
 
 def test_received_wal_waits_in_the_scratch_folder_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.wal_spool_dir() == Path(tempfile.gettempdir()) / "wal"
-    assert settings.wal_spool_max_bytes() == 8 << 30
+    assert settings.wal_spool_max_gib() == 8
     set_option(monkeypatch, "wal_spool_max_gib", "0.5")
-    assert settings.wal_spool_max_bytes() == 1 << 29
+    assert settings.wal_spool_max_gib() == 0.5
     for value in ("0", "-1", "much", "nan", "inf"):
         set_option(monkeypatch, "wal_spool_max_gib", value)
         with pytest.raises(settings.SettingError, match="must be a number of GiB above 0"):
-            settings.wal_spool_max_bytes()
+            settings.wal_spool_max_gib()
 
 
 def test_restores_need_a_folder() -> None:

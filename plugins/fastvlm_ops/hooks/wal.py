@@ -65,6 +65,6 @@ def receiver_settings(component: PostgreSQLComponent, slot: str) -> ReceiverSett
         url=PostgreSQLClusterHook(component.connection).url(),
         slot=slot,
         spool_folder=settings.wal_spool_dir() / component.name,
-        spool_limit_bytes=settings.wal_spool_max_bytes(),
+        spool_limit_bytes=int(settings.wal_spool_max_gib() * (1 << 30)),
         programs=find_programs(_OLDEST_PROGRAMS, folder=settings.postgresql_bin_dir(), needed=(PROGRAM,)),
     )
