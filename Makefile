@@ -2,9 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-# A process runs a file whole, so that its tests share servers. More of them than processors: a good part of the
-# time is spent waiting. In the order of their names, for by number of tests, as xdist would have it, the longest
-# files come last, and the other processes wait for one.
+# A process runs a file whole, so that its tests share servers. In the order of their names, for by number of tests,
+# as xdist would have it, the longest files come last, and one process waits for the other.
 side_by_side := -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
 
