@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
-from fastvlm_ops.core.backup.usage import REPLICA_SUFFIX
 from fastvlm_ops.core.config import load_components
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
@@ -50,6 +49,8 @@ class _ReplicaOperator(RepositoryOperator):
 
     def hooks_by_place(self) -> Mapping[str, BackupRepositoryHook]:
         """Return both hooks."""
+        from fastvlm_ops.core.backup.usage import REPLICA_SUFFIX
+
         hooks = {"": self.hook}
         if "replica_hook" in self.__dict__:  # else the file that names it may be what is wrong
             hooks[REPLICA_SUFFIX] = self.replica_hook
