@@ -15,6 +15,8 @@ from fastvlm_ops.local.postgres_programs import client_programs
 from tests.airflow_home import ROOT
 from tests.airflow_kit import Kit
 
+pytestmark = pytest.mark.slow
+
 DEFINITIONS = "version: 1\ncomponents:\n  - {name: cluster, kind: postgresql}\n"
 
 

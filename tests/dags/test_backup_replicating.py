@@ -11,6 +11,8 @@ from sqlalchemy import select
 
 from tests.airflow_kit import COMPONENTS, Kit, set_connection
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -47,6 +47,8 @@ from tests.trees import describe
 if TYPE_CHECKING:
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
+pytestmark = pytest.mark.slow
+
 
 EVERY = 10
 

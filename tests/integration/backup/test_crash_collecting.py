@@ -24,6 +24,8 @@ from tests.integration.backup.pruning import (
 )
 from tests.trees import describe
 
+pytestmark = pytest.mark.slow
+
 EAGER = {**AT_ONCE, "max_waste": 0.0}  # so that something is copied for sure
 
 

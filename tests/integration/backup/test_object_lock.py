@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
+pytestmark = pytest.mark.slow
+
 DAY = timedelta(days=1)
 
 

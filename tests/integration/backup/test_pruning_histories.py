@@ -33,6 +33,8 @@ from tests.integration.backup.pruning import (
 )
 from tests.trees import describe
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("change", "back up", "back up", "full", "forget", "forget", "collect", "stopped", "reopen")
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.backup import Repository
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 COUNTER = itertools.count()
 

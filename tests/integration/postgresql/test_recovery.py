@@ -41,7 +41,7 @@ from tests.integration.postgresql.recovery_kit import (
     server_programs,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 HOSTILE = "it's \"x\"; $(touch pwned) `touch pwned` \\ %p %% 'c'"
 
 

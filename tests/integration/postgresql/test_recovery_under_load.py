@@ -20,7 +20,7 @@ from fastvlm_ops.core.backup.postgresql.recovery import RecoveryTarget
 from tests.integration.postgresql.conftest import url_of
 from tests.integration.postgresql.recovery_kit import SETTINGS, Original, folder_for_servers, new_repository
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 WRITERS = 4
 CHANGES_AFTER_BASE = 1000
 COMMIT = re.compile(r"rmgr: Transaction .* tx: +(\d+), .* desc: COMMIT (\S+ \S+) UTC")

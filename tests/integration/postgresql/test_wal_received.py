@@ -20,7 +20,7 @@ from tests.integration.postgresql.conftest import execute, url_of
 from tests.integration.postgresql.recovery_kit import Original, folder_for_servers, new_repository
 from tests.wal_kit import MIB, RunningReceiver, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
