@@ -2,7 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-.PHONY: help setup lock lint format test bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
+# A process runs a file whole, so that its tests share servers. In the order of their names, for by number of tests,
+# as xdist would have it, the longest files come last, and one process waits for the other.
+side_by_side := -n 2 --dist loadfile --no-loadscope-reorder
+.PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -23,8 +26,11 @@ format: setup ## let ruff fix and format what it can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-test: setup ## all tests (ARGS="-k backup" narrows them)
-	$(python) -m pytest -n 2 --dist loadfile $(ARGS)
+test: setup ## all tests but the slow ones (ARGS="-k backup" narrows them)
+	$(python) -m pytest $(side_by_side) -m "not slow" $(ARGS)
+
+test-slow: setup ## the tests that take minutes each: memory limits, soaks (ARGS as for test)
+	$(python) -m pytest -m slow -o faulthandler_timeout=3000 $(ARGS)
 
 bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-coreml-reference bench-ui ## all benchmarks, against named peers
 

@@ -2,7 +2,8 @@
 
     pip install boto3 blake3 zstandard cryptography
     python restore_min.py BUCKET PREFIX TARGET [SET-ID]     (the newest without SET-ID; TARGET must be new)
-Environment: FASTVLM_PASSPHRASE, and what boto3 reads (AWS_ACCESS_KEY_ID, …, AWS_ENDPOINT_URL)."""
+Environment: FASTVLM_PASSPHRASE or FASTVLM_KEY_FILE (a path), and what boto3 reads (AWS_ACCESS_KEY_ID, …,
+AWS_ENDPOINT_URL)."""
 
 # fmt: off
 import hashlib
@@ -19,10 +20,11 @@ import blake3
 import boto3
 import zstandard
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 BUCKET, PREFIX, TARGET = sys.argv[1], f"{sys.argv[2].strip('/')}/".lstrip("/"), os.fsencode(sys.argv[3])
-S3, PLACES, FRAME, SNAPSHOTS, SETS = boto3.client("s3"), {}, {}, {}, {}
+S3, EPOCHS, PLACES, FRAME, SNAPSHOTS, SETS = boto3.client("s3"), {}, {}, {}, {}, {}
 
 def get(name, **options):
     return S3.get_object(Bucket=BUCKET, Key=PREFIX + name, **options)["Body"].read()
@@ -35,22 +37,46 @@ def require(ok, problem, value=None):
     return value if ok else sys.exit(problem)
 
 def derive(key, info, salt=bytes(32)):  # §2: HKDF-SHA256, one block
-    extracted = hmac.digest(salt, bytes.fromhex(key), "sha256")
+    extracted = hmac.digest(salt, key, "sha256")
     return hmac.digest(extracted, b"fastvlm-ops/1/" + info + b"\x01", "sha256")
 
-def open_ring(repository):  # §2
-    passphrase = os.environ["FASTVLM_PASSPHRASE"].encode()
-    for slot in (json.loads(get(name)) for name in names(f"keys/{repository}/")):
-        kdf, aad = slot["kdf"], f"fastvlm-ops/1/key-slot/{repository}/{slot['slot']}".encode()
-        salt, nonce, wrapped = map(b64decode, (kdf["salt"], slot["nonce"], slot["key_ring"]))
-        kek = hashlib.scrypt(passphrase, salt=salt, n=kdf["n"], r=kdf["r"], p=kdf["p"], maxmem=1 << 30)[:32]
-        with suppress(InvalidTag):
-            return json.loads(AESGCM(kek).decrypt(nonce, wrapped, aad))
-    return sys.exit("the passphrase fits no key slot")
+def unwrap(slot, repository):  # §2
+    kdf, aad = slot["kdf"], f"fastvlm-ops/1/key-slot/{repository}/{slot['slot']}".encode()
+    salt, nonce, wrapped = map(b64decode, (kdf["salt"], slot["nonce"], slot["key_ring"]))
+    if slot["kind"] == "key-file":
+        with open(os.environ["FASTVLM_KEY_FILE"], "rb") as file:
+            kek = derive(file.read(), b"key-file", salt)
+    else:
+        passphrase, cost = os.environ["FASTVLM_PASSPHRASE"].encode(), {name: kdf[name] for name in "nrp"}
+        kek = hashlib.scrypt(passphrase, salt=salt, **cost, maxmem=1 << 30, dklen=32)
+    ring = json.loads(AESGCM(kek).decrypt(nonce, wrapped, aad))
+    keys = {int(epoch): bytes.fromhex(key) for epoch, key in ring["epochs"].items()}
+    return bytes.fromhex(ring["root"]), keys, bytes.fromhex(ring.get("private_key", ""))
+
+def add_epoch(epoch, slot, private_key, repository):  # §2
+    number, sealed = epoch["epoch"], epoch["sealed"].get(slot)
+    if number not in EPOCHS and sealed and private_key:
+        private, ephemeral = X25519PrivateKey.from_private_bytes(private_key), b64decode(sealed["ephemeral"])
+        shared = private.exchange(X25519PublicKey.from_public_bytes(ephemeral))
+        kek = derive(shared, b"epoch-key", ephemeral + private.public_key().public_bytes_raw())
+        aad = f"fastvlm-ops/1/epoch/{repository}/{number}/{slot}".encode()
+        EPOCHS[number] = AESGCM(kek).decrypt(bytes(12), b64decode(sealed["key"]), aad)
+
+def open_slots(repository):  # §2; a slot of another secret, or a damaged one, is passed over
+    found, root = names(f"keys/{repository}/"), None
+    for name in (name for name in found if "/epochs/" not in name):
+        with suppress(InvalidTag, ValueError, KeyError):
+            slot = json.loads(get(name))
+            root, keys, private_key = unwrap(slot, repository)
+            EPOCHS.update(keys)
+            for epoch in (name for name in found if "/epochs/" in name):
+                add_epoch(json.loads(get(epoch).split(b"\n")[0]), slot["slot"], private_key, repository)
+    return require(root, "the passphrase or key file fits no key slot", root)
 
 def cipher(header, kind):  # §4
     epoch, _, salt = struct.unpack("<H16s32s", header[6:56])
-    return AESGCM(derive(RING["epochs"][str(epoch)], b"object/" + kind, salt))
+    key = EPOCHS.get(epoch) or sys.exit(f"the slot that opened was left out of key epoch {epoch}")
+    return AESGCM(derive(key, b"object/" + kind, salt))
 
 def unseal(kind, name, data):  # §4
     return zstandard.decompress(cipher(data, kind).decrypt(bytes(12), data[56:], data[:56] + name.encode()))
@@ -59,8 +85,9 @@ def read_segment(data):  # §6
     at = 4 + int.from_bytes(data[:4], "little")
     while at < len(data):
         digest, _, count = struct.unpack_from("<32sQI", data, at)
-        for chunk_id, *record in struct.iter_unpack("<32s5IH2B", data[at + 44 : at + 44 + 56 * count]):
-            PLACES[chunk_id] = (f"packs/{digest.hex()[:2]}/{digest.hex()}", *record)
+        pack, block = f"packs/{digest.hex()[:2]}/{digest.hex()}", data[at + 44 : at + 44 + 56 * count]
+        places = {chunk_id: (pack, *record) for chunk_id, *record in struct.iter_unpack("<32s5IH2B", block)}
+        PLACES.update(places if pack in PACKS else {})  # of the others a collection has moved what is needed
         at += 44 + 56 * count
 
 def chunk(chunk_id):  # §5
@@ -76,7 +103,7 @@ def chunk(chunk_id):  # §5
         FRAME.clear()
         FRAME[pack, number] = bytes(joined)
     data = FRAME[pack, number][inner : inner + length]
-    found = blake3.blake3(data, key=derive(RING["root"], b"chunk-id")).digest()
+    found = blake3.blake3(data, key=derive(ROOT, b"chunk-id")).digest()
     return require(found == chunk_id, "a chunk is damaged", data)
 
 def content(ids):  # §7, id lists
@@ -86,7 +113,7 @@ def content(ids):  # §7, id lists
 
 def read_log(name):  # §8
     line, mac, _ = get(name).split(b"\n")  # §3
-    require(blake3.blake3(line, key=derive(RING["root"], b"log")).hexdigest().encode() == mac, f"{name}: MAC")
+    require(blake3.blake3(line, key=derive(ROOT, b"log")).hexdigest().encode() == mac, f"{name}: MAC")
     body = (entry := json.loads(line))["body"]
     require(name == f"log/{entry['seq']:020d}.json", f"{name} is out of place")
     if entry["type"] in ("snapshot", "checkpoint"):
@@ -138,7 +165,8 @@ def restore(record, root):  # §7
             os.setxattr(path, name, b64decode(value), follow_symlinks=False)
         os.utime(path, ns=(entry["mtime_ns"],) * 2, follow_symlinks=False)
 
-RING = open_ring(json.loads(get("config.json").split(b"\n")[0])["repository_id"])
+ROOT = open_slots(json.loads(get("config.json").split(b"\n")[0])["repository_id"])
+PACKS = set(names("packs/"))
 for segment in names("index/"):
     read_segment(unseal(b"I", segment, get(segment)))
 for log_name in (log := names("log/"))[max(len(log) // 100 * 100 - 1, 0) :]:

@@ -1,35 +1,49 @@
-"""backup_maintenance: verifies the backups in the bucket, and plans which of them would be kept."""
+"""backup_maintenance: verifies the backups in the bucket, and removes those that the policy does not keep."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule
+from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule, chain
 
 from fastvlm_ops.dag_building.defaults import BACKUP_POOL, task_defaults
+from fastvlm_ops.dag_building.params import dry_run_param
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.backup import (
+    ApprovePruningOperator,
+    CollectGarbageOperator,
     ConfirmMaintenanceOperator,
-    PlanRetentionOperator,
+    ForgetBackupsOperator,
+    PlanPruningOperator,
     RecordBackupOperator,
     VerifyRepositoryOperator,
 )
 
+SHORT = timedelta(minutes=15)
+
 DOC = """
-Looks after the backups in the bucket. Nothing is deleted; that it was verified is added to the log there.
+Looks after the backups in the bucket: verifies them, and removes what `include/components.yaml` does not
+keep.
 
-- **verify_repository** checks the log, every manifest, that every chunk of every backup is in a pack that is
-  there, the checksum S3 keeps of every pack, and reads one share of all packs in full: another one each week,
-  so that every byte is read once in as many weeks as there are shares.
-- **plan_retention** says which backups the policy in `include/components.yaml` (`retention`) would keep and
-  why, as a table in its log.
-- **confirm_maintenance** fails when damage was found, and names the files and backups that are hit.
-- **record_backup** brings the catalogue of backups and its metrics up to date. **outcome** only keeps the run
-  as red as **confirm_maintenance**.
+1. **verify_repository** checks the log, every manifest, that every chunk of every backup is in a pack that
+   is there, the checksum S3 keeps of every pack, and reads one share of all packs in full: another one each
+   week, so that every byte is read once in as many weeks as there are shares.
+2. **plan_pruning** says which backups `retention` keeps and why, and what would be removed with the others,
+   as a table in its log and on the page *Operations, Backups, Pruning*. It is refused where damage is known,
+   and where more would go than `pruning.max_share`.
+3. **approve_pruning** asks a person, where one has started the run and turned *Dry run* off: *Required
+   Actions* in the UI. Without an answer in time it is rejected.
+4. **forget_backups** takes the backups off the list, and **collect_garbage** removes what only they needed.
+   Backups may run meanwhile.
+5. **confirm_maintenance** fails when damage was found, and names the files and backups that are hit and the
+   nearest intact backup; and when what was to be removed was not.
+6. **record_backup** brings the catalogue of backups and its metrics up to date. **outcome** only keeps the
+   run as red as **confirm_maintenance**.
 
-Triggered by hand, the form takes another level: `full` reads everything. When a run fails:
-`docs/runbooks/backup_maintenance.md`.
+**The runs of the schedule remove something only where `pruning.enabled` is true** in `components.yaml`; that
+the file says so is the approval, and nobody is asked again. Triggered by hand, it is a dry run unless told
+otherwise. When a run fails: `docs/runbooks/backup_maintenance.md`.
 """
 
 PARAMS = {
@@ -40,7 +54,7 @@ PARAMS = {
         title="Level",
         description_md="`log`: log and manifests. `listing`: also that every pack is there. `head`: also the"
         " checksum that S3 keeps of each. `share`: also **one share of the packs, read in full**. `full`: all"
-        " of them.",
+        " of them. After `log` alone, nothing is removed.",
         section="Verification",
     ),
     "shares": Param(
@@ -53,11 +67,33 @@ PARAMS = {
         " that week's share, so **every byte is read once in this many weeks**.",
         section="Verification",
     ),
+    "despite_damage": Param(
+        False,
+        type="boolean",
+        title="Despite damage",
+        description_md="**Remove what is not kept though damage is known**, because it cannot be mended. The"
+        " question to the person who approves it names the damage.",
+        section="Safety",
+    ),
+    "approval_timeout_minutes": Param(
+        240,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=1440,
+        title="Wait for approval (minutes)",
+        description_md="After this time without an answer, the removal is **rejected**. No other run can"
+        " start meanwhile.",
+        section="Safety",
+    ),
+    "dry_run": dry_run_param(
+        "nothing is removed, when the DAG is triggered by hand. Scheduled runs do as `pruning.enabled` in"
+        " `components.yaml` says"
+    ),
 }
 
 with DAG(
     dag_id="backup_maintenance",
-    description="Verifies the backups in the bucket, and plans which of them would be kept. Deletes nothing.",
+    description="Verifies the backups in the bucket, and removes what is not kept; a dry run by default.",
     doc_md=DOC,
     # It looks at what there is at a moment, and covers no interval.
     schedule=CronTriggerTimetable("0 5 * * 1", timezone="UTC"),
@@ -66,7 +102,7 @@ with DAG(
     allowed_run_types=["scheduled", "manual"],
     default_args=task_defaults(execution_timeout=timedelta(hours=12)),
     params=PARAMS,
-    tags=tags(Tag.BACKUP, Tag.MAINTENANCE, Tag.SCHEDULED),
+    tags=tags(Tag.BACKUP, Tag.MAINTENANCE, Tag.SCHEDULED, Tag.GUARDED),
 ) as dag:
     verify = VerifyRepositoryOperator(
         task_id="verify_repository",
@@ -74,17 +110,43 @@ with DAG(
         shares=dag.param("shares"),
         pool=BACKUP_POOL,
     )
-    plan = PlanRetentionOperator(task_id="plan_retention", execution_timeout=timedelta(minutes=15))
+    plan = PlanPruningOperator(
+        task_id="plan_pruning",
+        verification=verify.output,
+        dry_run=dag.param("dry_run"),
+        despite_damage=dag.param("despite_damage"),
+        pool=BACKUP_POOL,
+        trigger_rule=TriggerRule.ALL_DONE,  # a plan that is refused is shown too
+        execution_timeout=timedelta(hours=3),
+    )
+    approve = ApprovePruningOperator(
+        task_id="approve_pruning",
+        plan=plan.output,
+        timeout_minutes=dag.param("approval_timeout_minutes"),
+        retry_delay=timedelta(seconds=10),  # somebody may be waiting for the question
+        execution_timeout=SHORT,
+    )
+    forget = ForgetBackupsOperator(
+        task_id="forget_backups", plan=plan.output, pool=BACKUP_POOL, execution_timeout=SHORT
+    )
+    collect = CollectGarbageOperator(
+        task_id="collect_garbage",
+        plan=plan.output,
+        forgotten=forget.output,
+        pool=BACKUP_POOL,
+        execution_timeout=timedelta(hours=6),
+    )
     confirm = ConfirmMaintenanceOperator(
         task_id="confirm_maintenance",
         verification=verify.output,
-        retention=plan.output,
+        plan=plan.output,
+        forgotten=forget.output,
+        collected=collect.output,
+        approval_task_id=approve.task_id,
         trigger_rule=TriggerRule.ALL_DONE,
-        execution_timeout=timedelta(minutes=15),
+        execution_timeout=SHORT,
     )
     record = RecordBackupOperator(
-        task_id="record_backup",
-        trigger_rule=TriggerRule.ALL_DONE,
-        execution_timeout=timedelta(minutes=15),
+        task_id="record_backup", trigger_rule=TriggerRule.ALL_DONE, execution_timeout=SHORT
     )
-    confirm >> [record, EmptyOperator(task_id="outcome")]
+    chain(approve, forget, collect, confirm, [record, EmptyOperator(task_id="outcome")])

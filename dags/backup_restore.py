@@ -15,7 +15,7 @@ from fastvlm_ops.operators.backup import (
     ApproveRestoreOperator,
     ConfirmRestoreOperator,
     PlanRestoreOperator,
-    RecordBackupOperator,
+    RecordRestoreOperator,
     RestoreBackupOperator,
 )
 
@@ -30,6 +30,8 @@ it with the form; it is a dry run unless you say otherwise.
    Actions* in the UI, with what would be replaced. Without an answer in time it is rejected.
 3. **restore_backup**, once for each component. Each file is verified under a temporary name before it gets
    its own; what is replaced is moved aside, so that it can be undone.
+   A cluster of PostgreSQL for which the form has a target is recovered to it, into a new or empty folder,
+   and started on trial.
 4. **confirm_restore** fails unless everything that was asked for was restored, also when it was rejected.
 5. **record_backup** brings the catalogue of backups up to date. When it fails, what was restored stays
    restored. **outcome** only keeps the run as red as **confirm_restore**.
@@ -39,6 +41,16 @@ Unless in place, it reads no definition file, so it works on a new machine that 
 """
 
 PARAMS = {
+    "source": Param(
+        "fastvlm_s3",
+        type="string",
+        pattern=r"^[A-Za-z0-9_.-]{1,200}$",
+        examples=["fastvlm_s3", "fastvlm_s3_replica"],
+        title="Source",
+        description_md="The connection to the bucket to restore from: `fastvlm_s3`, or that of **the second"
+        " place**, `fastvlm_s3_replica`, where the first is gone.",
+        section="What",
+    ),
     "backup_id": Param(
         "latest",
         type="string",
@@ -84,6 +96,75 @@ PARAMS = {
         " instead of the target folder. Somebody has to approve it. Stop the service first.",
         section="Where",
     ),
+    "recover_time": Param(
+        None,
+        type=["null", "string"],
+        # No date-time: the form's field for those knows no seconds.
+        pattern=r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?(Z|[+-]\d\d:\d\d)$",
+        title="To a time",
+        description_md="Recover clusters of PostgreSQL to this **time with its zone**, like"
+        " `2026-01-04T12:00:00+00:00`, from the newest base backup before it and WAL. Only one of time, LSN,"
+        " restore point and newest. **None of them: the base backup alone**, as it was at its end.",
+        section="PostgreSQL",
+    ),
+    "recover_lsn": Param(
+        None,
+        type=["null", "string"],
+        pattern=r"^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$",
+        title="To an LSN",
+        description_md="To this place in the write-ahead log, like `16/B374D848`.",
+        section="PostgreSQL",
+    ),
+    "recover_name": Param(
+        None,
+        type=["null", "string"],
+        minLength=1,
+        maxLength=63,
+        title="To a restore point",
+        description_md="To the restore point that `pg_create_restore_point` was given this name for. It must"
+        " be after the newest base backup, or choose an older one as *Backup*.",
+        section="PostgreSQL",
+    ),
+    "recover_latest": Param(
+        False,
+        type="boolean",
+        title="To the newest",
+        description_md="To the end of the WAL that is stored: **loses the least**.",
+        section="PostgreSQL",
+    ),
+    "recover_inclusive": Param(
+        True,
+        type="boolean",
+        title="Inclusive",
+        description_md="Whether what was committed exactly at the time, or begins at the LSN, belongs to it.",
+        section="PostgreSQL",
+    ),
+    "recover_timeline": Param(
+        "latest",
+        type="string",
+        pattern="^(latest|[1-9][0-9]{0,9})$",
+        title="Timeline",
+        description_md="`latest`, or the number of the timeline to follow: an earlier one for what was"
+        " written there after another server had been promoted.",
+        section="PostgreSQL",
+    ),
+    "recover_action": Param(
+        "promote",
+        type="string",
+        enum=["promote", "pause"],
+        title="At the target",
+        description_md="`promote`: the copy can be written to. `pause`: it waits there, read-only, for"
+        " somebody to look.",
+        section="PostgreSQL",
+    ),
+    "trial": Param(
+        True,
+        type="boolean",
+        title="Start on trial",
+        description_md="Start the recovered cluster on a socket that nobody else reaches, wait for the"
+        " target, check files, tables and indexes, ask the component's `checks`, and stop it.",
+        section="PostgreSQL",
+    ),
     "overwrite": Param(
         False,
         type="boolean",
@@ -119,6 +200,7 @@ with DAG(
 ) as dag:
     plan = PlanRestoreOperator(
         task_id="plan_restore",
+        s3_conn_id=dag.param("source"),
         backup_id=dag.param("backup_id"),
         components=dag.param("components"),
         target=dag.param("target"),
@@ -126,6 +208,16 @@ with DAG(
         overwrite=dag.param("overwrite"),
         in_place=dag.param("in_place"),
         dry_run=dag.param("dry_run"),
+        recovery={
+            "time": dag.param("recover_time"),
+            "lsn": dag.param("recover_lsn"),
+            "name": dag.param("recover_name"),
+            "latest": dag.param("recover_latest"),
+            "inclusive": dag.param("recover_inclusive"),
+            "timeline": dag.param("recover_timeline"),
+            "action": dag.param("recover_action"),
+            "trial": dag.param("trial"),
+        },
         execution_timeout=timedelta(hours=1),
     )
     approve = ApproveRestoreOperator(
@@ -137,6 +229,7 @@ with DAG(
     )
     restore = RestoreBackupOperator.partial(
         task_id="restore_backup",
+        s3_conn_id=dag.param("source"),
         dry_run=dag.param("dry_run"),
         pool=BACKUP_POOL,
         map_index_template="{{ task.component }}",
@@ -151,7 +244,10 @@ with DAG(
         execution_timeout=SHORT,
     )
     # Straight on, also when nobody has to be asked: approve_restore then succeeds at once.
-    record = RecordBackupOperator(
-        task_id="record_backup", trigger_rule=TriggerRule.ALL_DONE, execution_timeout=SHORT
+    record = RecordRestoreOperator(
+        task_id="record_backup",
+        s3_conn_id=dag.param("source"),
+        trigger_rule=TriggerRule.ALL_DONE,
+        execution_timeout=SHORT,
     )
     chain(approve, restore, confirm, [record, EmptyOperator(task_id="outcome")])

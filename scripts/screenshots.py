@@ -63,7 +63,7 @@ def main() -> int:
 
 def _operations(program: str, output: Path) -> int:
     """Start Airflow with two months of everything, and save pictures of the Operations pages."""
-    from tests.integration.ui import benchmarks, forecasts, history
+    from tests.integration.ui import benchmarks, forecasts, history, maintenance, spending
     from tests.integration.ui.rig import PASSWORDS, Rig
 
     with tempfile.TemporaryDirectory(dir=ROOT / ".pytest_cache") as folder, sync_playwright() as playwright:
@@ -74,6 +74,8 @@ def _operations(program: str, output: Path) -> int:
             rig.start()
             history.back_up(rig)
             history.add_rows(rig, 60)
+            maintenance.add_maintenance(rig)
+            spending.add_spending(rig)
             forecasts.forecast(rig)
             forecasts.add_scores(rig)
             benchmarks.add_definitions(rig.folder / "include")
@@ -82,6 +84,9 @@ def _operations(program: str, output: Path) -> int:
             _operations_picture(browser, facts, f"{inside}/backups", output / "operations-backups.png")
             detail = f"/backups/{history.REAL_SET}"
             _operations_picture(browser, facts, f"{inside}{detail}", output / "operations-detail.png")
+            _operations_picture(
+                browser, facts, f"{inside}/backups/pruning", output / "operations-pruning.png"
+            )
             series = f"{inside}/capacity/{forecasts.key(forecasts.GROWING)}/cpu"
             _operations_picture(browser, facts, series, output / "operations-capacity.png")
             _operations_picture(browser, facts, f"{inside}/coreml", output / "operations-coreml.png")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,16 +85,28 @@ def set_connection(monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> N
 
 
 @pytest.fixture
+def second_place(
+    seaweedfs: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """The connection ``fastvlm_s3_replica`` to another empty bucket."""
+    name = seaweedfs.make_bucket(f"second-{uuid.uuid4().hex[:12]}")
+    fields = {**connection, "extra": {**connection["extra"], "bucket": name, "prefix": "copy"}}
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_REPLICA", json.dumps(fields))
+    return fields
+
+
+@pytest.fixture
 def published(kit: Kit, connection: dict[str, Any]) -> None:
     """A published backup, made without Airflow."""
-    from fastvlm_ops.core.backup import (
-        FolderSource,
-        S3Storage,
-        create_client,
-        create_snapshot,
-        initialise_repository,
-        publish_set,
-    )
+    publish(repository_behind(connection), kit, 0)
+
+
+def repository_behind(connection: dict[str, Any]) -> Any:
+    """The repository of the connection ``fastvlm_s3``, opened without Airflow; made where there is none.
+
+    :param connection: the fixture
+    """
+    from fastvlm_ops.core.backup import S3Storage, create_client, initialise_repository
 
     extra = connection["extra"]
     client = create_client(
@@ -100,16 +115,59 @@ def published(kit: Kit, connection: dict[str, Any]) -> None:
         secret_access_key=connection["password"],
     )
     storage = S3Storage(client, extra["bucket"], extra["prefix"])
-    repository = initialise_repository(storage, extra["repository_passphrase"])
-    names = ["models", "configuration"]
+    return initialise_repository(storage, extra["repository_passphrase"])
+
+
+def publish(
+    repository: Any, kit: Kit, number: int, names: Sequence[str] = ("models", "configuration")
+) -> str:
+    """Back the kit up and publish it, without Airflow; returns the id of the set.
+
+    :param repository: from :func:`repository_behind`
+    :param kit: of the test
+    :param number: of the set; it is about so many days after 4 January 2026
+    :param names: of the components
+    """
+    from fastvlm_ops.core.backup import FolderSource, create_snapshot, publish_set
+
     for name in names:
         source = FolderSource(kit.folder / name)
-        create_snapshot(repository, source, component=name, kind="full", run_key="run")
-    publish_set(
+        create_snapshot(repository, source, component=name, kind="full", run_key=f"run-{number}")
+    made = publish_set(
         repository,
-        set_id="full-0",
+        set_id=f"full-{number}",
         kind="full",
-        run_key="run",
+        run_key=f"run-{number}",
         components=names,
-        timestamp=datetime(2026, 1, 4, tzinfo=UTC),
+        timestamp=datetime(2026, 1, 4 + number, tzinfo=UTC),
     )
+    return str(made.set_id)
+
+
+def keep_little(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, enabled: bool, max_share: float = 1
+) -> None:
+    """Set ``include_dir`` to definitions whose policy keeps only the newest backup.
+
+    :param folder: where they are written
+    :param monkeypatch: of the test
+    :param enabled: whether the runs of the schedule prune
+    :param max_share: of which a plan is refused that removes more
+    """
+    include = write_little(folder, enabled=enabled, max_share=max_share)
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(include))
+
+
+def write_little(folder: Path, *, enabled: bool = False, max_share: float = 1) -> Path:
+    """Write a copy of the shipped definitions whose policy keeps only the newest backup; returns where.
+
+    For the parameters see :func:`keep_little`.
+    """
+    include = folder / "include"
+    shutil.copytree(ROOT / "include", include)
+    file = include / "components.yaml"
+    head = file.read_text().partition("\nretention:")[0]
+    pruning = f"enabled: {str(enabled).lower()}, keep_unreferenced_days: 0, max_share: {max_share}"
+    policy = "keep_last: 1, keep_daily: 0, keep_weekly: 0, keep_monthly: 0, keep_yearly: 0"
+    file.write_text(f"{head}\nretention: {{{policy}}}\npruning: {{{pruning}}}\n")
+    return include

@@ -11,9 +11,10 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
 ROOT = Path(__file__).resolve().parents[1]
+_FILES_SHOWN = 30
+_BEGAN = pytest.StashKey[tuple[int, int]]()
 
 # Nothing is written outside the project: neither pytest's folders nor what a test or a library makes itself.
 _TEMPORARY = ROOT / ".pytest_cache" / "tmp"
@@ -32,9 +35,47 @@ os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_TEMPORARY)
 tempfile.tempdir = None
 
 
+def _processor_time() -> tuple[int, int]:
+    """Time that this machine's processors have worked, and all the time they had, in clock ticks."""
+    first, _, _ = Path("/proc/stat").read_text().partition("\n")
+    ticks = [int(field) for field in first.split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # without idling and waiting for disks
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers."""
-    config.addinivalue_line("markers", "integration: starts real servers; takes seconds to minutes")
+    """Begin to count, for what is said at the end."""
+    if sys.platform == "linux":
+        config.stash[_BEGAN] = _processor_time()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """With ``--durations``, also the seconds of each file, for a process runs a file whole and the longest
+    bounds how long all of them take; and how busy the processors were: whether more processes would help.
+    """
+    if config.getoption("durations") is None:
+        return
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section(f"files, {sum(seconds.values()):.0f} s in all")
+    for file, duration in seconds.most_common(_FILES_SHOWN):
+        terminalreporter.write_line(f"{duration:8.1f} s {file}")
+    if _BEGAN in config.stash:
+        began, ended = config.stash[_BEGAN], _processor_time()
+        busy = (ended[0] - began[0]) / max(1, ended[1] - began[1])
+        terminalreporter.write_line(f"processors ({os.cpu_count()}): busy {busy:.0%} of the time")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passphrases() -> None:
+    """Make keys from passphrases in less than the tenth of a second that it takes on purpose: tests open
+    repositories by the thousand. How long it takes otherwise is a test of test_parts.py.
+    """
+    from fastvlm_ops.core.backup import keys
+
+    keys.SCRYPT["n"] = 1 << 8
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ class Exchange:
     def __init__(self, handler: _Handler, request: Request, body: bytes) -> None:
         self.request = request
         self._handler = handler
-        self._body = body
+        self.body = body
 
     def forward(self) -> Answer:
         """Have the server do it; the client has seen nothing of the answer yet."""
@@ -71,7 +71,7 @@ class Exchange:
             for name, value in handler.headers.items():
                 if name.lower() != "expect":
                     upstream.putheader(name, value)
-            upstream.endheaders(self._body)
+            upstream.endheaders(self.body)
             response = upstream.getresponse()
             body = response.read()
             headers = tuple(pair for pair in response.getheaders() if pair[0].lower() not in _NOT_PASSED_ON)

@@ -18,6 +18,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "FastVLM backup repository", "tags": ["service"]},
             {"integration-name": "Prometheus", "tags": ["service"]},
             {"integration-name": "Airflow's own database", "tags": ["software"]},
+            {"integration-name": "PostgreSQL clusters", "tags": ["software"]},
             {"integration-name": "Apple devices", "tags": ["hardware"]},
         ],
         "operators": [
@@ -53,9 +54,12 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Airflow's own database",
                 "python-modules": ["fastvlm_ops.hooks.airflow_db"],
             },
+            {"integration-name": "PostgreSQL clusters", "python-modules": ["fastvlm_ops.hooks.postgresql"]},
             {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.hooks.apple_device"]},
         ],
         "extra-links": [
+            "fastvlm_ops.links.backup.PruningPageLink",
+            "fastvlm_ops.links.backup.RestoreIntactLink",
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
             "fastvlm_ops.links.coreml.CoreMLPageLink",
@@ -94,7 +98,14 @@ def _s3_connection_type() -> dict[str, Any]:
             "repository_passphrase": {
                 "label": "Repository passphrase",
                 "schema": {"type": "string", "format": "password"},
-                "description": "Encrypts all backups; without it, nothing can be restored. Keep a copy.",
+                "description": "Opens all backups; without it, or a key file, nothing can be restored."
+                " Keep a copy.",
+            },
+            "repository_key_file": {
+                "label": "Repository key file",
+                "schema": text,
+                "description": "Path, on every worker, of a file that opens them too, readable by its owner"
+                " alone; instead of a passphrase, or beside it.",
             },
             "endpoint_url": {
                 "label": "Endpoint URL",
@@ -224,6 +235,34 @@ def _options() -> dict[str, Any]:
             "Default: none, so that none are written.",
             "/var/lib/prometheus/node-exporter",
         ),
+        "postgresql_bin_dir": _folder(
+            "The only folder to look for PostgreSQL's programs in, pg_basebackup, pg_receivewal and others.",
+            "Default: none, so that /usr/lib/postgresql and PATH are searched.",
+            "/usr/lib/postgresql/17/bin",
+        ),
+        "wal_spool_dir": _folder(
+            "Folder in which received WAL waits until the bucket has it. On a disk of its own where possible,"
+            " which outlives a crash.",
+            "Default: wal, in scratch_dir.",
+            "/var/spool/fastvlm-ops/wal",
+        ),
+        "wal_spool_max_gib": {
+            "description": "How much WAL of a component may wait in wal_spool_dir, in GiB. Above it, no more"
+            " is received until half of it is stored: the replication slot then keeps WAL on the server.",
+            "type": "float",
+            "default": "8",
+            "example": "50",
+            "version_added": "0.1.0",
+        },
+        "pruning_conn_id": {
+            "description": "Connection, of type fastvlm_s3, of the tasks of backup_maintenance that remove"
+            " backups, so that no other needs the permission to delete. It leads to the same repository."
+            " Default: fastvlm_s3.",
+            "type": "string",
+            "default": None,
+            "example": "fastvlm_s3_pruning",
+            "version_added": "0.1.0",
+        },
     }
 
 

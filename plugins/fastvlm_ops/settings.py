@@ -13,6 +13,8 @@ from pathlib import Path
 from airflow.sdk import conf
 
 SECTION = "fastvlm_ops"
+_WAL_SPOOL_MAX_GIB = "8"
+_GIB_LIMIT = 1 << 20
 
 
 class SettingError(Exception):
@@ -90,6 +92,12 @@ def database_path() -> Path:
     return path
 
 
+def pruning_conn_id() -> str:
+    """Return the connection of the tasks that remove backups: ``fastvlm_s3`` unless set."""
+    value = conf.get(SECTION, "pruning_conn_id", fallback="")
+    return (value or "").strip() or "fastvlm_s3"
+
+
 def metrics_dir() -> Path | None:
     """Return the folder that metrics are written to, for Prometheus's node exporter; None where it is unset.
 
@@ -99,6 +107,42 @@ def metrics_dir() -> Path | None:
     if path is not None and not path.is_dir():
         raise SettingError("metrics_dir", f"is {path}, which is not a folder")
     return path
+
+
+def postgresql_bin_dir() -> Path | None:
+    """Return the only folder to look for PostgreSQL's programs in; None for the usual places.
+
+    :raises SettingError: there is no such folder
+    """
+    path = _path("postgresql_bin_dir")
+    if path is not None and not path.is_dir():
+        raise SettingError("postgresql_bin_dir", f"is {path}, which is not a folder")
+    return path
+
+
+def wal_spool_dir() -> Path:
+    """Return the folder in which received WAL waits for the bucket: ``wal`` in ``scratch_dir`` unless set.
+
+    It is made where absent.
+
+    :raises SettingError: it is not an absolute path, or there is no ``scratch_dir``
+    """
+    return _path("wal_spool_dir") or scratch_dir() / "wal"
+
+
+def wal_spool_max_gib() -> float:
+    """Return how much WAL may wait in the spool of a component, in GiB: 8 unless set.
+
+    :raises SettingError: it is not a number above 0
+    """
+    value = conf.get(SECTION, "wal_spool_max_gib", fallback="") or _WAL_SPOOL_MAX_GIB
+    try:
+        gib = float(value)
+    except ValueError:
+        gib = 0.0
+    if not 0 < gib < _GIB_LIMIT:
+        raise SettingError("wal_spool_max_gib", f"is {value!r}; it must be a number of GiB above 0")
+    return gib
 
 
 def _path(option: str) -> Path | None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.airflow_home import ROOT  # first: it gives Airflow its home
-from tests.airflow_kit import connection, kit, published  # noqa: F401 - fixtures
+from tests.airflow_kit import connection, kit, published, second_place  # noqa: F401 - fixtures
 from tests.capacity_kit import metrics, metrics_server  # noqa: F401 - fixtures
 from tests.coreml_kit import coreml_package  # noqa: F401 - fixtures
 from tests.coreml_stack import golden_folders, models  # noqa: F401 - fixtures
 from tests.dags.support import Run, collect, parse_dags
+from tests.wal_stack import wal, wal_server  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG

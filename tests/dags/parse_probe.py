@@ -6,6 +6,7 @@ file costs is what it and our package import beyond that.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -70,6 +71,7 @@ def main() -> None:
     assert airflow.dag_processing.dagbag
     for name in airflow.sdk.__all__:  # they load lazily, and every DAG processor has them
         getattr(airflow.sdk, name, None)
+    gc.freeze()  # as its manager does: else some file pays for looking through all of Airflow's objects
     results = {
         file: min((in_child(Path(file)) for _ in range(ATTEMPTS)), key=lambda result: result["seconds"])
         for file in sys.argv[1:]

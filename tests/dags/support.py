@@ -17,6 +17,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "backup_full": {},
     "backup_incremental": {},
     "backup_maintenance": {},
+    "backup_wal": {},
+    "backup_replicate": {},
     "capacity_accuracy": {},
     "capacity_forecast": {},
     "coreml_benchmark": {},

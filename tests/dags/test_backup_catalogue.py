@@ -15,6 +15,7 @@ RECORDING = [
     "backup_full",
     "backup_incremental",
     "backup_maintenance",
+    "backup_replicate",
     "restore_backup",
 ]
 

@@ -214,29 +214,8 @@ def test_a_change_of_the_configuration_is_published_by_itself(
         chosen[backup_id] = run.xcoms["plan_restore"]["backup"][0]["set_id"]
     assert chosen == {"latest": full["set_id"], "latest-configuration": changed["set_id"]}
 
-    (retention,) = run_dag("backup_maintenance").returned("plan_retention")
-    kept = {name: plan["kept_ids"] for name, plan in retention["plans"].items()}
-    assert kept == {"all components": [full["set_id"]], "configuration": [changed["set_id"]]}
-    assert retention["policy"]["keep_last"] == 7
-
-
-def test_maintenance_is_red_when_a_pack_is_gone(
-    published: None, run_dag: Any, s3_client: Any, bucket: str
-) -> None:
-    run = run_dag("backup_maintenance", {"level": "listing"})
-    assert run.state == "success"
-    assert run.returned("confirm_maintenance") == [{"ok": True, "level": "listing"}]
-
-    pack = keys_of(s3_client, bucket, "packs/")[0]
-    s3_client.delete_object(Bucket=bucket, Key=f"kit/{pack}")
-    run = run_dag("backup_maintenance", {"level": "listing"})
-    assert run.state == "failed"
-    assert run.tasks["verify_repository"] == run.tasks["plan_retention"] == ["success"]
-    (evidence,) = run.failures("confirm_maintenance")
-    assert f"{pack}: " in evidence["message"]
-    assert "backup full-0 is hit" in evidence["message"]
-    assert evidence["backups"] == ["full-0"]
-    assert keys_of(s3_client, bucket, "snapshots/"), "nothing is deleted, whatever is found"
+    (planned,) = run_dag("backup_maintenance", {"level": "listing"}).returned("plan_pruning")
+    assert (planned["kept"], planned["set_ids"], planned["status"]) == (2, [], "planned")
 
 
 def test_a_full_backup_that_is_damaged_is_not_published(

@@ -15,6 +15,10 @@ def test_runs_to_its_end(dag_id: str, published: None, run_dag: Any, request: py
         request.getfixturevalue("metrics")
     if dag_id.startswith("coreml_"):
         request.getfixturevalue("models")
+    if dag_id == "backup_wal":
+        request.getfixturevalue("wal")
+    if dag_id == "backup_replicate":
+        request.getfixturevalue("second_place")
     if dag_id in BEFORE:
         assert run_dag(BEFORE[dag_id], RUNS[BEFORE[dag_id]]).state == "success"
     run = run_dag(dag_id, RUNS[dag_id])

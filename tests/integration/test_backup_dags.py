@@ -25,6 +25,7 @@ from fastvlm_ops.local.airflow_api import AirflowClient, RunResult
 from fastvlm_ops.local.airflow_stack import USER, AirflowStack, Folders
 from fastvlm_ops.local.processes import Processes
 from fastvlm_ops.local.seaweedfs import SeaweedFS
+from tests.airflow_kit import write_little
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,9 +81,9 @@ class Up:
             time.sleep(0.5)
         return datetime.fromisoformat(found[starts - 1])
 
-    def verdict(self, run: RunResult) -> str:
-        """Say why the last task of a restore failed."""
-        (task,) = [task for task in run.tasks if task.task_id == "confirm_restore"]
+    def verdict(self, run: RunResult, task_id: str = "confirm_restore") -> str:
+        """Say why the task that gives the verdict failed."""
+        (task,) = [task for task in run.tasks if task.task_id == task_id]
         return self.client.failure(run, task)
 
 
@@ -116,7 +117,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     (folder / "scratch").mkdir()
     make_kit(folder / "kit")
     processes = Processes(folder)
-    options = {"include_dir": ROOT / "include", "kit_dir": folder / "kit"}
+    options = {"include_dir": write_little(folder), "kit_dir": folder / "kit"}
     options |= {"restore_dir": folder / "restores", "scratch_dir": folder / "scratch"}
     folders = Folders(ROOT, folder / "airflow", folder / "logs", folder / "scratch")
     airflow = AirflowStack(folders, processes, options=options)
@@ -242,7 +243,7 @@ def test_a_restore_that_is_approved_can_be_undone(up: Up, photo: Path) -> None:
 def test_a_dry_run_asks_nobody(up: Up, photo: Path) -> None:
     run = up.run("restore_backup", {**IN_PLACE, "dry_run": True})
     assert run.state == "success"
-    assert run.values("approve_restore") == [{"needed": False}]
+    assert [answer["needed"] for answer in run.values("approve_restore")] == [False]
     assert run.values("restore_backup")[0]["replaced_files"] == 1
     assert photo.read_text() == "damaged"
 
@@ -261,3 +262,20 @@ def test_a_change_while_the_triggerer_was_down_starts_a_run(up: Up) -> None:
     run = up.next_watcher_run(2, datetime.now(UTC))
     assert [value["outcome"] for value in run.values("back_up_changes")] == ["published"]
     assert len(up.watcher_runs()) == 3
+
+
+def test_backups_are_not_removed_when_a_person_rejects_it(up: Up) -> None:
+    dag_id = "backup_maintenance"
+    run_id = up.client.trigger(dag_id, {"level": "listing", "dry_run": False})
+    question = up.client.wait_for_question(dag_id, run_id, "approve_pruning")
+    assert question["defaults"] == ["Reject"]
+    assert "- `configuration-" in question["body"], "of which only the newest is kept"
+    assert up.full_set not in question["body"]
+    up.client.answer(dag_id, run_id, "approve_pruning", "Reject")
+    run = up.finish(dag_id, run_id)
+    assert run.state == "failed"
+    states = {task.task_id: task.state for task in run.tasks}
+    assert (states["forget_backups"], states["collect_garbage"]) == ("skipped", "skipped")
+    assert f"nothing was removed: rejected by {USER}: nothing was touched" in up.verdict(
+        run, "confirm_maintenance"
+    )

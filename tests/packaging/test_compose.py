@@ -91,7 +91,8 @@ def test_compose_env_makes_secrets_and_keeps_an_existing_file(env):
 
 
 def test_compose_config_accepts_it(env):
-    result = subprocess.run([*compose_command(), "config"], cwd=env, capture_output=True, text=True)
+    command = [*compose_command(), "--profile", "postgresql", "config"]
+    result = subprocess.run(command, cwd=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     services = yaml.safe_load(result.stdout)["services"]
     assert set(services) == set(SERVICES)
@@ -121,6 +122,15 @@ def test_the_databases_are_one_for_all_services(env):
             }
     own = services["airflow-scheduler"]["environment"]["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     assert own == f"postgresql+psycopg2://airflow:{password}@postgres/airflow"
+
+
+def test_the_receiver_of_wal_waits_to_be_asked_for_and_keeps_its_spool():
+    receiver = SERVICES["receive-wal"]
+    assert receiver["profiles"] == ["postgresql"]
+    spool = receiver["environment"]["AIRFLOW__FASTVLM_OPS__WAL_SPOOL_DIR"]
+    assert f"wal-spool:{spool}" in receiver["volumes"]
+    assert spool in (ROOT / "Dockerfile").read_text()  # made there, for a user who is not root
+    assert receiver["entrypoint"][:2] == ["fastvlm-ops", "receive-wal"]
 
 
 def test_the_operations_pages_are_mounted_where_airflow_looks_for_plugins():

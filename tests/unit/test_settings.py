@@ -10,7 +10,10 @@ import pytest
 from fastvlm_ops import settings
 from tests.airflow_home import AIRFLOW_HOME, ROOT
 
-OPTIONS = ("include_dir", "kit_dir", "restore_dir", "scratch_dir", "database_path", "metrics_dir")
+OPTIONS = (
+    *("include_dir", "kit_dir", "restore_dir", "scratch_dir", "database_path", "metrics_dir"),
+    *("postgresql_bin_dir", "wal_spool_dir"),
+)
 
 
 def set_option(monkeypatch: pytest.MonkeyPatch, option: str, value: object) -> None:
@@ -51,6 +54,17 @@ def test_refuses_a_folder_that_is_not_there(
         getattr(settings, option)()
 
 
+def test_received_wal_waits_in_the_scratch_folder_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.wal_spool_dir() == Path(tempfile.gettempdir()) / "wal"
+    assert settings.wal_spool_max_gib() == 8
+    set_option(monkeypatch, "wal_spool_max_gib", "0.5")
+    assert settings.wal_spool_max_gib() == 0.5
+    for value in ("0", "-1", "much", "nan", "inf"):
+        set_option(monkeypatch, "wal_spool_max_gib", value)
+        with pytest.raises(settings.SettingError, match="must be a number of GiB above 0"):
+            settings.wal_spool_max_gib()
+
+
 def test_restores_need_a_folder() -> None:
     with pytest.raises(settings.SettingError, match="restore_dir is not set"):
         settings.restore_dir()
@@ -60,3 +74,11 @@ def test_the_database_needs_its_folder(tmp_path: Path, monkeypatch: pytest.Monke
     set_option(monkeypatch, "database_path", tmp_path / "nowhere" / "ops.db")
     with pytest.raises(settings.SettingError, match=r"database_path is .*, whose folder does not exist"):
         settings.database_path()
+
+
+def test_the_tasks_that_remove_use_the_connection_of_all_others_unless_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings.pruning_conn_id() == "fastvlm_s3"
+    set_option(monkeypatch, "pruning_conn_id", " fastvlm_s3_pruning ")
+    assert settings.pruning_conn_id() == "fastvlm_s3_pruning"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastvlm_ops import __version__
 from fastvlm_ops.cli.errors import CommandError
+from fastvlm_ops.cli.keys import add_commands
 
 __all__ = ["main"]
 
@@ -53,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_validate(commands)
     _add_make_golden(commands)
     _add_prove_device(commands)
+    _add_receive_wal(commands)
+    _add_storage_classes(commands)
+    add_commands(commands, tell)
     return parser
 
 
@@ -158,6 +162,38 @@ def _add_prove_device(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=_prove_device)
 
 
+def _add_receive_wal(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = (
+        "Keep receiving the write-ahead log of a PostgreSQL component, and store each finished segment in the"
+        " bucket. To be kept running by systemd or a container engine; SIGTERM ends it within seconds, and"
+        " nothing is lost. Exit code 3 when the server or the bucket has other WAL, which a person has to"
+        " look at, and 4 when another receiver is at work."
+    )
+    command = commands.add_parser("receive-wal", help="receive PostgreSQL's WAL", description=text)
+    command.add_argument("--component", required=True, metavar="NAME", help="as in components.yaml")
+    command.add_argument("--once", action="store_true", help="store what is finished now, and end")
+    command.set_defaults(run=_receive_wal)
+
+
+def _add_storage_classes(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = (
+        "Show, or apply to the bucket, the lifecycle rule that moves packs to other storage classes as they"
+        " age, as components.yaml says. Rules that others have made stay as they are. Exit code 1 when the"
+        " bucket has not what the file says, or a rule would remove backups."
+    )
+    command = commands.add_parser(
+        "storage-classes", help="show or apply the classes that packs move to", description=text
+    )
+    command.add_argument("action", choices=("show", "apply"))
+    command.add_argument(
+        "--connection",
+        default="fastvlm_s3",
+        metavar="ID",
+        help="connection to the bucket, of who may change its lifecycle rules; fastvlm_s3 unless given",
+    )
+    command.set_defaults(run=_storage_classes)
+
+
 def _init(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.init import run
 
@@ -181,6 +217,18 @@ def _prove_device(options: argparse.Namespace) -> int:
 
     wanted = Wanted(options.name, options.kind, options.udid, options.team)
     return run(wanted, options.report, tell)
+
+
+def _receive_wal(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.receive_wal import run
+
+    return run(options.component, options.once, tell)
+
+
+def _storage_classes(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.storage_classes import run
+
+    return run(options.action, options.connection, tell)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from fastvlm_ops.core.config import (
     Problem,
 )
 from fastvlm_ops.core.config.components import Components
+from fastvlm_ops.core.config.policies import S3Policy
 from fastvlm_ops.core.config.prometheus import PrometheusConfig
 from fastvlm_ops.core.config.reading import DefinitionFile, read_definition_file
 from fastvlm_ops.core.config.rules import Rules
@@ -28,6 +29,7 @@ MODELS: dict[str, type[DefinitionFile]] = {
     COMPONENTS_FILE: Components,
     CAPACITY_FILE: Capacity,
     COREML_FILE: CoreMLDefinitions,
+    "policies/*.json": S3Policy,
     "observability/prometheus/*.rules.yaml": Rules,
     "observability/prometheus/prometheus.yml": PrometheusConfig,
 }

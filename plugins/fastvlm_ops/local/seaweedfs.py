@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class SeaweedFS:
     :param die_with_parent: whether the kernel ends it with this process, as tests want it
     :param memory_mib: soft limit of each of its four processes
     :param metrics: whether each of them also serves metrics for Prometheus
+    :param others: names of users that may do only what the policy of a bucket allows them
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SeaweedFS:
         die_with_parent: bool = False,
         memory_mib: int = 256,
         metrics: bool = False,
+        others: Sequence[str] = (),
     ) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +57,7 @@ class SeaweedFS:
         self.access_key_id = secrets.token_hex(10).upper()
         self.secret_access_key = secrets.token_urlsafe(30)
         self.region_name = REGION
+        self.others = {name: (secrets.token_hex(10).upper(), secrets.token_urlsafe(30)) for name in others}
         self._die_with_parent = die_with_parent
         self._memory_mib = memory_mib
         self._metrics = metrics
@@ -122,15 +125,20 @@ class SeaweedFS:
             self.processes.wait(part)
         self._parts.clear()
 
-    def client(self) -> S3Client:
-        """Return a boto3 client with the owner's keys, as the engine makes it."""
+    def client(self, user: str | None = None) -> S3Client:
+        """Return a boto3 client, as the engine makes it.
+
+        :param user: one of the others; the owner where None
+        """
         from fastvlm_ops.core.backup.storage import create_client
 
+        owner = (self.access_key_id, self.secret_access_key)
+        access_key_id, secret_access_key = owner if user is None else self.others[user]
         return create_client(
             endpoint_url=self.endpoint_url,
             region_name=REGION,
-            access_key_id=self.access_key_id,
-            secret_access_key=self.secret_access_key,
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
         )
 
     def make_bucket(self, name: str) -> str:
@@ -218,10 +226,10 @@ class SeaweedFS:
         file = self.folder / "credentials.json"
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
-        keys = {"accessKey": self.access_key_id, "secretKey": self.secret_access_key}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
-        owner = {"name": "owner", "credentials": [keys], "actions": actions}
-        file.write_text(json.dumps({"identities": [owner]}))
+        owner = _identity("owner", (self.access_key_id, self.secret_access_key), actions)
+        others = [_identity(name, keys, []) for name, keys in self.others.items()]
+        file.write_text(json.dumps({"identities": [owner, *others]}))
         return file
 
     def _wait(self, what: str, deadline: float, ready: Callable[[], bool]) -> None:
@@ -258,6 +266,11 @@ class SeaweedFS:
         except (BotoCoreError, ClientError):
             return False
         return True
+
+
+def _identity(name: str, keys: tuple[str, str], actions: list[str]) -> dict[str, Any]:
+    credentials = {"accessKey": keys[0], "secretKey": keys[1]}
+    return {"name": name, "credentials": [credentials], "actions": actions}
 
 
 def weed() -> Path:

@@ -23,9 +23,9 @@ from fastvlm_ops.core.backup.airflow_sources import (
     AirflowObjectsSource,
     PostgreSQLSource,
     airflow_database_source,
-    libpq_environment,
 )
 from fastvlm_ops.core.backup.errors import DumpError, SourceError
+from fastvlm_ops.core.backup.postgresql.address import libpq_environment
 from fastvlm_ops.core.programs import airflow_environment
 from fastvlm_ops.local.postgres import PostgreSQL
 

@@ -37,7 +37,7 @@ from fastvlm_ops.core.store.tables import backup as tables
 from tests.integration.backup.conftest import PASSPHRASE
 
 NAMES = ["models", "configuration"]
-TABLES = (tables.sets, tables.snapshots, tables.members, tables.checks)
+TABLES = (tables.sets, tables.snapshots, tables.members, tables.checks, tables.verifications)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def back_up(repository: Repository, sources: dict[str, FolderSource], run: str, 
 def rows(store: Store) -> list[list[tuple[Any, ...]]]:
     """All rows of the catalogue, and how far it has read."""
     with store.read() as connection:
-        found = [sorted(map(tuple, connection.execute(select(table)))) for table in TABLES]
+        found = [sorted(map(tuple, connection.execute(select(table))), key=repr) for table in TABLES]
         columns = tables.catalogue.c
         place = select(columns.repository_id, columns.sequence, columns.digest)
         return [*found, list(map(tuple, connection.execute(place)))]
@@ -147,6 +147,15 @@ def test_a_backup_and_what_was_done_with_it(
     assert [check.what for check in catalogue.checks(first)].count("restored") == 1
     assert {check.snapshot_id for check in catalogue.checks(first)} == {m.snapshot_id for m in found.members}
     assert len(catalogue.checks([member.snapshot_id])) == 2
+    (run,) = catalogue.verifications()
+    assert (run.level, run.share, run.ok, run.snapshots, run.run_key) == ("head", None, True, 4, "check")
+    assert (run.objects, run.size_bytes, run.read_bytes) == (
+        result.checked_objects,
+        result.checked_bytes,
+        result.read_bytes,
+    )
+    assert (run.damaged_snapshots, run.damaged_objects, run.named_objects) == (0, 0, ())
+    assert run.duration_seconds == result.duration_seconds
     assert [member.snapshot_id for member in catalogue.history("models", 1)] == [
         newest.members[0].snapshot_id
     ]
@@ -239,6 +248,15 @@ def test_damage_is_no_verification_and_protects_nothing(
     assert found is not None
     assert found.last_verified is not None
     assert (found.last_verified.ok, found.last_verified.text) == (False, "share 1 of 8: damaged")
+    assert [(run.ok, run.damaged_snapshots) for run in catalogue.verifications()] == [
+        (True, 0),
+        (False, 1),
+        (True, 0),
+    ]
+    nearest = catalogue.nearest_intact(second, NAMES)
+    assert nearest is not None
+    assert nearest.set_id == "full-1"
+    assert catalogue.nearest_intact(second, ["uploads"]) is None
     models, configuration = catalogue.components(dict.fromkeys(NAMES, timedelta(hours=26)))
     assert (models.set_id, models.damaged) == ("full-1", 1)
     assert (configuration.set_id, configuration.damaged) == (second, 0)

@@ -94,14 +94,14 @@ def start_backup(
 def test_killed_ten_times_every_earlier_backup_restores(
     seaweedfs: SeaweedFS, storage: S3Storage, repository: Repository, tmp_path: Path
 ) -> None:
-    tree = make_plain_tree(tmp_path / "source", large_bytes=40 << 20)
+    tree = make_plain_tree(tmp_path / "source", large_bytes=16 << 20)
     rng = random.Random(20261124)
     began = time.monotonic()
     good = {back_up(repository, tree, "run-0", kind="full").snapshot_id: describe(tree)}
     longest_seconds = time.monotonic() - began
     killed = 0
     for number in range(1, KILLS + 1):
-        (tree / f"new-{number}.bin").write_bytes(rng.randbytes(40 << 20))
+        (tree / f"new-{number}.bin").write_bytes(rng.randbytes(16 << 20))
         (tree / "group-1" / "file-1.yaml").write_text(f"day: {number}\n")
         process = start_backup(seaweedfs, storage, tree, f"run-{number}")
         time.sleep(rng.uniform(0, longest_seconds))

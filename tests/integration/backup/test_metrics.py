@@ -44,14 +44,14 @@ def models(tmp_path: Path) -> dict[str, FolderSource]:
 
 
 def samples(path: Path) -> dict[tuple[str, str | None], float]:
-    """Values by name without its beginning, and component."""
+    """Values by name without its beginning, and component, level or status."""
     found = {}
     for family in text_string_to_metric_families(path.read_text()):
         assert family.type == "gauge"
         assert family.documentation
         for sample in family.samples:
             name = sample.name.removeprefix("fastvlm_backup_")
-            found[name, sample.labels.get("component")] = sample.value
+            found[name, next(iter(sample.labels.values()), None)] = sample.value
     return found
 
 
@@ -87,7 +87,7 @@ def test_what_is_known_is_there(
         ("damaged_snapshots", "uploads"): 0,
         ("sets", None): 1,
         ("catalogue_refreshed_timestamp_seconds", None): refreshed_at.timestamp(),
-    }
+    }, "what was never verified or planned has no value"
 
     snapshot_ids = list(repository.refresh().snapshots)
     record_verified(repository, verify_repository(repository, level="full"), snapshot_ids, run_key="verify")
@@ -106,10 +106,14 @@ def test_what_is_known_is_there(
     for name in ("last_verified_timestamp_seconds", "last_restored_timestamp_seconds"):
         assert abs(found[name, "models"] - refreshed_at.timestamp()) < 60
 
+    assert found["damaged_objects", None] == 0
+    assert abs(found["verification_timestamp_seconds", "full"] - refreshed_at.timestamp()) < 60
+
     record_verified(repository, outcome("full", snapshot_ids), snapshot_ids, run_key="damage")
     refresh_catalogue(store, repository)
     found = samples(write_metrics(catalogue, OBJECTIVES, tmp_path))
     assert found["damaged_snapshots", "models"] == 1
+    assert found["damaged_objects", None] >= 1
     for name in ("last_success_timestamp_seconds", "last_verified_timestamp_seconds", "size_bytes"):
         assert (name, "models") not in found
 
@@ -228,6 +232,96 @@ def test_alerts(series: dict[str, str], alerts: list[str], promtool: str, tmp_pa
         ],
     }
     content = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump(content))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+DAY = 24 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("series", "alerts"),
+    [
+        pytest.param({}, ["BackupNotReadInFull"], id="never read in full"),
+        pytest.param({"share": "0x500"}, ["BackupNotReadInFull"], id="not for two weeks"),
+        pytest.param(
+            {"share": "0x500", "full": f"{10 * DAY}x500"}, [], id="the newest of both levels counts"
+        ),
+        pytest.param({"members": f"{19 * DAY}x500"}, ["BackupNotReadInFull"], id="members are a few files"),
+        pytest.param(
+            {"share": f"{19 * DAY}x500", "refused": "20x500", "done": "10x500"},
+            ["BackupPruningStopped"],
+            id="the newest plan was refused",
+        ),
+        pytest.param(
+            {"share": f"{19 * DAY}x500", "refused": "20x500", "planned": "30x500"},
+            [],
+            id="a newer plan is well",
+        ),
+    ],
+)
+def test_alerts_about_maintenance(
+    series: dict[str, str], alerts: list[str], promtool: str, tmp_path: Path
+) -> None:
+    given = {"fastvlm_backup_catalogue_refreshed_timestamp_seconds": f"0+{HOUR}x500"}
+    given |= {"fastvlm_backup_age_objective_seconds": "0x500"}
+    for name, values in series.items():
+        if name in ("share", "full", "members"):
+            given[f'fastvlm_backup_verification_timestamp_seconds{{level="{name}"}}'] = values
+        else:
+            given[f'fastvlm_backup_pruning_timestamp_seconds{{status="{name}"}}'] = values
+    fired = [
+        {"labels": f'ALERTS{{alertname="{alert}",alertstate="firing",severity="warning"}}', "value": 1}
+        for alert in alerts
+    ]
+    names = "BackupNotReadInFull|BackupPruningStopped"
+    expression = f'ALERTS{{alertstate="firing",alertname=~"{names}"}}'
+    test = {
+        "interval": "1h",
+        "input_series": [{"series": name, "values": values} for name, values in given.items()],
+        "promql_expr_test": [{"expr": expression, "eval_time": "20d", "exp_samples": fired}],
+    }
+    content = {"rule_files": [str(RULES)], "evaluation_interval": "1h", "tests": [test]}
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump(content))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("series", "alerts"),
+    [
+        pytest.param({}, [], id="no second place"),
+        pytest.param(
+            {"last_success_timestamp_seconds": f"0+{HOUR}x100", "lag_entries": "0x100"}, [], id="well"
+        ),
+        pytest.param(
+            {"last_success_timestamp_seconds": "0x100", "lag_entries": "5x100"},
+            ["BackupReplicaStale"],
+            id="not for a day",
+        ),
+        pytest.param({"lag_entries": "5x100"}, ["BackupReplicaNeverComplete"], id="never complete"),
+    ],
+)
+def test_alerts_about_the_second_place(
+    series: dict[str, str], alerts: list[str], promtool: str, tmp_path: Path
+) -> None:
+    given = [
+        {"series": f"fastvlm_backup_replica_{name}", "values": values} for name, values in series.items()
+    ]
+    fired = [
+        {"labels": f'ALERTS{{alertname="{alert}",alertstate="firing",severity="critical"}}', "value": 1}
+        for alert in alerts
+    ]
+    expression = 'ALERTS{alertstate="firing",alertname=~"BackupReplica.*"}'
+    test = {
+        "interval": "1h",
+        "input_series": given,
+        "promql_expr_test": [{"expr": expression, "eval_time": "60h", "exp_samples": fired}],
+    }
+    content = {"rule_files": [str(RULES)], "evaluation_interval": "1h", "tests": [test]}
     file = tmp_path / "test.yaml"
     file.write_text(yaml.safe_dump(content))
     done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, check=False)

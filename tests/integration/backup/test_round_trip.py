@@ -31,6 +31,8 @@ from fastvlm_ops.core.backup import (
     restore_snapshot,
     select_set,
 )
+from fastvlm_ops.core.backup.key_files import KeyFile
+from fastvlm_ops.core.backup.key_slots import add_slot, rotate_epoch
 from fastvlm_ops.core.backup.reading import read_manifest
 from tests.integration.backup.conftest import PASSPHRASE, back_up
 from tests.trees import describe, make_hard_tree, make_plain_tree
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from fastvlm_ops.local.seaweedfs import SeaweedFS
 
 ROOT = Path(__file__).resolve().parents[3]
+KEY_FILE = b"a key file of the tests, long enough"
 NOW = datetime(2026, 1, 4, 2, tzinfo=UTC)
 
 
@@ -64,8 +67,12 @@ def test_minimal_reader_restores_the_same(
     back_up(repository, tree, "run-2", "incremental")
     back_up(repository, tree, "run-3", "incremental")  # both have the manifest of the first
     assert len(list(repository.storage.list("snapshots/"))) == 1
+    add_slot(repository, KeyFile(KEY_FILE))
+    rotate_epoch(repository)
+    (tree / "new in epoch 2").write_bytes(os.urandom(50_000))
+    back_up(open_repository(repository.storage, KeyFile(KEY_FILE)), tree, "run-3b", "incremental")
     publish_set(
-        repository, set_id="set-1", kind="incremental", run_key="run-3", components=["models"], timestamp=NOW
+        repository, set_id="set-1", kind="incremental", run_key="run-3b", components=["models"], timestamp=NOW
     )
     environment = {
         **os.environ,
@@ -88,7 +95,12 @@ def test_minimal_reader_restores_the_same(
     )
     assert wrong.returncode == 1
     assert "fits no key slot" in wrong.stderr
-    assert len((ROOT / "restore_min.py").read_text().splitlines()) < 150
+    (tmp_path / "key").write_bytes(KEY_FILE)
+    by_file = {name: value for name, value in environment.items() if name != "FASTVLM_PASSPHRASE"}
+    by_file["FASTVLM_KEY_FILE"] = str(tmp_path / "key")
+    subprocess.run([*command[:-1], tmp_path / "by file"], env=by_file, check=True, timeout=120)
+    assert describe(tmp_path / "by file" / "models") == describe(tree)
+    assert len((ROOT / "restore_min.py").read_text().splitlines()) < 180
     assert "fastvlm_ops" not in (ROOT / "restore_min.py").read_text()
 
 
@@ -243,11 +255,14 @@ def test_exclude_and_progress(repository: Repository, tmp_path: Path) -> None:
     assert "(100 %)" in reports[-1].line()
 
 
-def test_sqlite_is_copied_whole_while_others_write(repository: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_sqlite_is_copied_whole_while_others_write(
+    journal: str, repository: Repository, tmp_path: Path
+) -> None:
     path = tmp_path / "data" / "application.db"
     path.parent.mkdir()
     with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
+        assert database.execute(f"PRAGMA journal_mode = {journal}").fetchone() == (journal.lower(),)
         database.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, amount INTEGER, note TEXT)")
         database.execute("CREATE TABLE total (amount INTEGER)")
         database.execute("INSERT INTO total VALUES (0)")

@@ -441,7 +441,7 @@ def test_a_damaged_configuration_blocks_everything(
 def test_a_damaged_key_slot_is_found_without_its_passphrase(
     repository: Repository, storage: S3Storage, history: History
 ) -> None:
-    slot = key_slots.write_passphrase_slot(storage, repository.repository_id, repository.ring, "of another")
+    slot = key_slots.write_slot(storage, repository.repository_id, repository.ring, "of another")
     (first,) = (name for name in names(storage, "keys/") if slot not in name)
     second = f"keys/{repository.repository_id}/{slot}.json"
     whole = storage.get(second, limit_bytes=1 << 20)

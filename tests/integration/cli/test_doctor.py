@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fastvlm_ops.core.backup import S3Storage, create_client, initialise_repository
+from fastvlm_ops.core.backup.key_files import KeyFile
 from fastvlm_ops.local.ports import free_ports
 from fastvlm_ops.local.seaweedfs import SeaweedFS
 from tests.fault_proxy import FaultProxy, answer_with, on
@@ -128,7 +129,14 @@ def test_nothing_is_wrong_but_that_nothing_runs(patient: Patient) -> None:
     )
 
 
-AFTER_CONNECTION = ("bucket", "clock", "permissions", "conditional writes", "repository")
+AFTER_CONNECTION = (
+    "bucket",
+    "clock",
+    "permissions",
+    "conditional writes",
+    "repository",
+    "lifecycle rules",
+)
 AFTER_BUCKET = AFTER_CONNECTION[1:]
 
 
@@ -199,6 +207,16 @@ def test_backups_need_not_delete(patient: Patient, seaweedfs: SeaweedFS) -> None
     assert "not delete" in findings["permissions"]["found"]
 
 
+def test_a_lifecycle_rule_removes_backups(patient: Patient, seaweedfs: SeaweedFS, bucket: str) -> None:
+    rule = {"ID": "tidy", "Filter": {"Prefix": ""}, "Status": "Enabled", "Expiration": {"Days": 9}}
+    seaweedfs.client().put_bucket_lifecycle_configuration(
+        Bucket=bucket,
+        LifecycleConfiguration={"Rules": [rule]},  # type: ignore[list-item]
+    )
+    found = "rule tidy removes objects of the backups after 9 days"
+    assert_found(patient, "lifecycle rules", found, "remove that rule")
+
+
 def test_conditional_writes_are_ignored(patient: Patient, rclone_url: str) -> None:
     patient.connection |= {"login": "key", "password": "secret"}
     patient.connection["extra"] |= {"endpoint_url": rclone_url, "bucket": "bucket"}
@@ -226,6 +244,23 @@ def test_a_wrong_passphrase(patient: Patient, seaweedfs: SeaweedFS, bucket: str)
     assert "opens with the passphrase" in findings["repository"]["found"]
     patient.connection["extra"]["repository_passphrase"] = "another one"
     assert_found(patient, "repository", "fits none of the 1 key slot", "the repository was made with")
+
+
+def test_a_key_file(patient: Patient, seaweedfs: SeaweedFS, bucket: str, tmp_path: Path) -> None:
+    client = create_client(
+        endpoint_url=seaweedfs.endpoint_url,
+        access_key_id=seaweedfs.access_key_id,
+        secret_access_key=seaweedfs.secret_access_key,
+    )
+    path, key = tmp_path / "repository.key", KeyFile.generate()
+    key.write(path)
+    initialise_repository(S3Storage(client, bucket), (PASSPHRASE, key))
+    patient.connection["extra"]["repository_key_file"] = str(path)
+    _, findings = patient.examine()
+    assert unwell(findings) == NOT_RUNNING
+    assert "opens with the key file and with the passphrase" in findings["repository"]["found"]
+    path.chmod(0o640)
+    assert_found(patient, "repository", "can be read or written by others", "by its owner alone")
 
 
 def test_a_missing_pool_which_it_can_make(patient: Patient) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 import tests.airflow_home  # noqa: F401 - before anything imports Airflow
 from fastvlm_ops.local.airflow_stack import USER
 from scripts.screenshots import FLAGS
-from tests.integration.ui import benchmarks, forecasts, history
+from tests.integration.ui import benchmarks, forecasts, history, maintenance, recovering, spending
 from tests.integration.ui.rig import Rig
 
 Visit = Callable[..., BrowserContext]
@@ -30,6 +30,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         rig.start()
         history.back_up(rig)
         history.add_rows(rig, 60)
+        rig.damaged_set = maintenance.add_maintenance(rig)
+        spending.add_spending(rig)
+        rig.recoverable_until = recovering.add_windows(rig)
         forecasts.forecast(rig)
         forecasts.add_scores(rig)
         benchmarks.add_definitions(rig.folder / "include")

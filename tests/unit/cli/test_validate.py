@@ -41,6 +41,8 @@ def test_the_shipped_files_are_right(capsys: pytest.CaptureFixture[str]) -> None
         ("coreml.yaml", "version: 1\n", "models: is missing"),
         ("schemas/other.schema.json", "{}", "is no schema of this version"),
         ("schemas/components.schema.json", "{}", "is not this version's schema; run fastvlm-ops init"),
+        ("policies/backup.json", "{}", "Statement: is missing"),
+        ("policies/backup.yaml", "{}", "is not known"),
         ("observability/prometheus/new.rules.yaml", "groups: []\n", "groups"),
         (
             "observability/prometheus/new.rules.yaml",
@@ -73,7 +75,8 @@ def test_all_that_is_wrong_is_told_at_once(include: Path) -> None:
     assert messages(include) == [
         "components.yaml: does not exist",
         "unknown.txt: is not known, and nothing reads it; known: components.yaml, capacity.yaml,"
-        " coreml.yaml, observability/prometheus/*.rules.yaml, observability/prometheus/prometheus.yml",
+        " coreml.yaml, policies/*.json, observability/prometheus/*.rules.yaml,"
+        " observability/prometheus/prometheus.yml",
     ]
 
 

@@ -25,15 +25,20 @@ class Context(dict):
     :param run_id: of the run
     :param pulled: what tasks that stand before have pushed to XCom, by key
     :param moment: what the run is about
+    :param run_type: ``scheduled`` or ``manual``
     """
 
-    def __init__(self, run_id: str = "run", moment: datetime = MOMENT, **pulled: Any) -> None:
+    def __init__(
+        self, run_id: str = "run", moment: datetime = MOMENT, run_type: str = "manual", **pulled: Any
+    ) -> None:
         self.pushed: dict[str, Any] = {}
         self.stored: dict[str, Any] = {}
         store = SimpleNamespace(set=lambda key, value: self.stored.update({key: value}))
         super().__init__(
             params={},
-            dag_run=SimpleNamespace(dag_id="dag", run_id=run_id, data_interval_end=moment, run_after=moment),
+            dag_run=SimpleNamespace(
+                dag_id="dag", run_id=run_id, run_type=run_type, data_interval_end=moment, run_after=moment
+            ),
             ti=SimpleNamespace(
                 xcom_push=lambda key, value: self.pushed.update({key: value}),
                 xcom_pull=lambda task_ids, key: pulled.get(key),

@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from fastvlm_ops.operators import backup
-from fastvlm_ops.operators.backup.maintenance import share_of_week
+from fastvlm_ops.operators.backup.maintenance import hit_lines, share_of_week
 from tests.unit.operators.support import Context, failure
 
 MONDAY = datetime(2026, 12, 7, 5, tzinfo=UTC)
 GOOD = {"ok": True, "level": "share", "text": "verify share 1 of 8: ok\nmore", "backups": []}
-BAD = {"ok": False, "level": "share", "text": "packs/00/1: is missing", "backups": ["full-1"]}
+BAD = {
+    "ok": False,
+    "level": "share",
+    "text": "packs/00/1: is missing",
+    "backups": ["full-1"],
+    "nearest_intact_set": "full-0",
+}
 
 
 @pytest.mark.parametrize("shares", [1, 2, 7, 8, 13])
@@ -30,26 +36,45 @@ def test_a_week_is_from_monday_to_sunday() -> None:
     assert days[7] != days[6]
 
 
-def verdict(verification: Any, retention: Any) -> backup.ConfirmMaintenanceOperator:
-    return backup.ConfirmMaintenanceOperator(task_id="t", verification=verification, retention=retention)
+PLAN = {"status": "planned", "reason": None, "dry_run": True, "apply": False}
+
+
+def verdict(verification: Any, plan: Any) -> backup.ConfirmMaintenanceOperator:
+    return backup.ConfirmMaintenanceOperator(task_id="t", verification=verification, plan=plan)
 
 
 @pytest.mark.parametrize(
-    ("verification", "retention", "message"),
+    ("verification", "plan", "message"),
     [
-        (None, {"plans": {}}, "nothing was verified, so that nothing is known"),
-        (BAD, {"plans": {}}, "packs/00/1: is missing"),
+        (None, PLAN, "nothing was verified, so that nothing is known"),
+        (BAD, PLAN, "packs/00/1: is missing"),
         (BAD, None, "packs/00/1: is missing"),
-        (GOOD, None, "no retention was planned"),
+        (GOOD, None, "no pruning was planned"),
     ],
 )
-def test_the_verdict_is_red_unless_all_is_known_and_well(
-    verification: Any, retention: Any, message: str
-) -> None:
+def test_the_verdict_is_red_unless_all_is_known_and_well(verification: Any, plan: Any, message: str) -> None:
     context = Context()
-    assert message in failure(verdict(verification, retention), context)
-    assert context.pushed["failure"]["backups"] == (verification or {}).get("backups", [])
+    assert message in failure(verdict(verification, plan), context)
+    found = verification or {}
+    assert context.pushed["failure"]["backups"] == found.get("backups", [])
+    assert context.pushed["failure"]["nearest_intact_set"] == found.get("nearest_intact_set")
 
 
 def test_the_verdict_is_green_when_all_is_well() -> None:
-    assert verdict(GOOD, {"plans": {}}).execute(Context()) == {"ok": True, "level": "share"}
+    assert verdict(GOOD, PLAN).execute(Context()) == {
+        "ok": True,
+        "level": "share",
+        "status": "planned",
+        "collected": None,
+    }
+
+
+def test_each_backup_that_is_hit_has_another_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/ops/")
+    lines = hit_lines({"full-2": None, "full-1": "full-0"})
+    assert lines == [
+        "backup full-2 is hit; no intact one is known",
+        "backup full-1 is hit; the nearest intact one is full-0",
+        "to restore full-0: https://airflow.example.org/ops/plugin/operations/fastvlm-ops/backups/full-0?restore=",
+    ]
+    assert hit_lines({}) == []

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fastvlm_ops.operators import backup
-from fastvlm_ops.operators.backup.restore import DECISION_KEY, decision_text, request_text
+from fastvlm_ops.operators.approving import DECISION_KEY, decision_text
+from fastvlm_ops.operators.backup.restore import request_text
 from tests.airflow_kit import COMPONENTS, Kit
 from tests.unit.operators.support import Context, create, failure, prepare
 
@@ -137,7 +138,12 @@ def approve() -> backup.ApproveRestoreOperator:
 
 def test_the_answer_by_default_is_no() -> None:
     assert approve().defaults == ["Reject"]
-    assert approve().execute(Context()) == {"needed": False}
+    assert approve().execute(Context()) == {
+        "needed": False,
+        "approved": False,
+        "timed_out": False,
+        "by": None,
+    }
 
 
 def answer(option: str, name: str | None, *, timed_out: bool = False) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def approve(recommended: Any, dry_run: bool) -> ApproveScaleDownOperator:
 )
 def test_nobody_is_asked_without_need(recommended: Any, dry_run: bool) -> None:
     answer = approve(recommended, dry_run).execute(Context())
-    assert answer == {"needed": False, "approved": False}
+    assert (answer["needed"], answer["approved"]) == (False, False)
 
 
 def test_the_question_names_each_service_and_how_many_more() -> None:

@@ -8,19 +8,24 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from fastvlm_ops import settings as airflow_settings
 from fastvlm_ops.cli.doctor.findings import Finding, failed, not_tried, ok, warning
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
     BackupError,
     BucketNotFoundError,
     CredentialsError,
+    KeyFileError,
     RepositoryNotFoundError,
     StorageError,
     UnsafeEndpointError,
     WrongKeyError,
 )
+from fastvlm_ops.core.backup.lifecycle import compare, dangers, read_rules
+from fastvlm_ops.core.backup.probing import probe_conditional_writes
 from fastvlm_ops.core.backup.repository import open_repository
-from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
+from fastvlm_ops.core.backup.storage import S3Storage, create_client
+from fastvlm_ops.core.config import ConfigError, load_components
 from fastvlm_ops.hooks.connections import ConnectionSettingError
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook, S3ConnectionSettings
 
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CONNECTION, _BUCKET, _PERMISSIONS = "connection", "bucket", "permissions"
-_AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository")
+_AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository", "lifecycle rules")
 _SKEW_SECONDS = 300
 _ADD = (
     "airflow connections add fastvlm_s3 --conn-type fastvlm_s3 --conn-login ACCESS_KEY_ID"
@@ -81,7 +86,7 @@ def _examine_bucket(settings: S3ConnectionSettings) -> Iterator[Finding]:
         yield from (not_tried(check, _BUCKET) for check in _AFTER)
         return
     yield ok(_BUCKET, f"{settings.bucket!r} answers at {client.meta.endpoint_url}")
-    yield from _clock(client, settings.bucket)
+    yield from _clock(client, storage)
     permissions = list(_permissions(storage))
     yield from permissions
     if any(finding.state == "failed" for finding in permissions):
@@ -89,6 +94,7 @@ def _examine_bucket(settings: S3ConnectionSettings) -> Iterator[Finding]:
     else:
         yield _conditional_writes(storage)
     yield _repository(storage, settings)
+    yield _lifecycle(storage)
 
 
 def _bucket_remedy(error: StorageError, settings: S3ConnectionSettings) -> str:
@@ -101,9 +107,11 @@ def _bucket_remedy(error: StorageError, settings: S3ConnectionSettings) -> str:
     return f"start the server, or {_EDIT}: endpoint_url is {settings.endpoint_url or 'that of AWS'}"
 
 
-def _clock(client: S3Client, bucket: str) -> Iterator[Finding]:
+def _clock(client: S3Client, storage: S3Storage) -> Iterator[Finding]:
     """S3 refuses requests whose time is off by more than a quarter of an hour."""
-    headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+    # Of a request that a role which may list below its prefix alone is allowed too.
+    answer = client.list_objects_v2(Bucket=storage.bucket, Prefix=f"{storage.prefix}config.json", MaxKeys=1)
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
     there = headers.get("date")
     if there is None:
         yield warning("clock", "the server does not say what time it is", "compare the clocks by hand")
@@ -158,14 +166,50 @@ def _conditional_writes(storage: S3Storage) -> Finding:
 
 def _repository(storage: S3Storage, settings: S3ConnectionSettings) -> Finding:
     check = "repository"
-    if not settings.repository_passphrase:
-        return failed(check, "the connection has no repository_passphrase", f"{_EDIT} and keep a copy of it")
+    if not settings.repository_passphrase and not settings.repository_key_file:
+        missing = "the connection has no repository_passphrase and no repository_key_file"
+        return failed(check, missing, f"{_EDIT} and keep a copy of it")
     try:
-        repository = open_repository(storage, settings.repository_passphrase)
-    except RepositoryNotFoundError:
-        return ok(check, f"{storage} holds none yet; the first backup makes it")
-    except WrongKeyError as error:
-        return failed(check, str(error), f"{_EDIT}: enter the passphrase that the repository was made with")
-    except BackupError as error:
-        return failed(check, str(error), "see docs/runbooks/backup_maintenance.md")
-    return ok(check, f"{repository.repository_id} at {storage} opens with the passphrase")
+        secrets = settings.secrets()
+    except KeyFileError as error:
+        remedy = f"make it readable by its owner alone, on every worker, or {_EDIT}"
+        return failed(check, str(error), remedy)
+    opened = []
+    for secret in secrets:  # each by itself: one of them may be all that a worker has
+        what = "the passphrase" if isinstance(secret, str) else "the key file"
+        try:
+            repository = open_repository(storage, secret)
+        except RepositoryNotFoundError:
+            return ok(check, f"{storage} holds none yet; the first backup makes it")
+        except WrongKeyError as error:
+            remedy = (
+                f"{_EDIT}: enter the passphrase that the repository was made with, or the key file's path"
+            )
+            return failed(check, str(error), remedy)
+        except BackupError as error:
+            return failed(check, str(error), "see docs/runbooks/backup_maintenance.md")
+        opened.append(what)
+    return ok(check, f"{repository.repository_id} at {storage} opens with {' and with '.join(opened)}")
+
+
+def _lifecycle(storage: S3Storage) -> Finding:
+    """No rule of the bucket removes backups, and ours is as the file says."""
+    check = "lifecycle rules"
+    try:
+        rules = read_rules(storage).rules
+    except AccessDeniedError as error:  # a backup role may do without
+        what = f"whether a rule removes backups is unknown: {error}"
+        return warning(check, what, f"allow s3:GetLifecycleConfiguration on {storage.bucket!r}")
+    except StorageError as error:
+        return failed(check, str(error), "look at the server's log")
+    if found := dangers(storage, rules):
+        remedy = f"remove that rule, or limit it to what is not below {storage}"
+        return failed(check, "; ".join(found), remedy)
+    try:
+        classes = load_components(airflow_settings.include_dir()).storage_classes
+    except (ConfigError, airflow_settings.SettingError) as error:
+        return warning(check, f"none removes backups; ours is not compared: {error}", "mend the file")
+    difference = compare(storage, rules, classes)
+    if difference != "equal":
+        return failed(check, f"our rule is {difference}", "fastvlm-ops storage-classes apply")
+    return ok(check, "none removes backups" + ("; packs move as components.yaml says" if classes else ""))

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         BackupError,
         BackupNotFoundError,
         BucketNotFoundError,
+        ClockError,
         CorruptionError,
         CredentialsError,
         IncompleteSetError,
+        MemoryLimitError,
         ObjectNotFoundError,
         RepositoryNotFoundError,
         RestoreTargetError,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         UnsafeEndpointError,
         WrongKeyError,
     )
+    from fastvlm_ops.core.backup.probing import probe_conditional_writes
     from fastvlm_ops.core.backup.progress import Progress, format_bytes
     from fastvlm_ops.core.backup.repository import Repository, initialise_repository, open_repository
     from fastvlm_ops.core.backup.restore import RestoreResult, restore_snapshot
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.backup.sets import BackupSet, SetMember, list_sets, publish_set, select_set
     from fastvlm_ops.core.backup.sources import FolderSource, Source
     from fastvlm_ops.core.backup.sqlite_source import SQLiteSource
-    from fastvlm_ops.core.backup.storage import S3Storage, create_client, probe_conditional_writes
+    from fastvlm_ops.core.backup.storage import S3Storage, create_client
     from fastvlm_ops.core.backup.verify import verify_repository, verify_set_members
     from fastvlm_ops.core.backup.verify_result import VerifyResult
 
@@ -43,10 +46,12 @@ __all__ = [
     "BackupNotFoundError",
     "BackupSet",
     "BucketNotFoundError",
+    "ClockError",
     "CorruptionError",
     "CredentialsError",
     "FolderSource",
     "IncompleteSetError",
+    "MemoryLimitError",
     "ObjectNotFoundError",
     "Progress",
     "Repository",
@@ -87,9 +92,11 @@ _MODULES = {
     "BackupError": "errors",
     "BackupNotFoundError": "errors",
     "BucketNotFoundError": "errors",
+    "ClockError": "errors",
     "CorruptionError": "errors",
     "CredentialsError": "errors",
     "IncompleteSetError": "errors",
+    "MemoryLimitError": "errors",
     "ObjectNotFoundError": "errors",
     "RepositoryNotFoundError": "errors",
     "RestoreTargetError": "errors",
@@ -117,7 +124,7 @@ _MODULES = {
     "SQLiteSource": "sqlite_source",
     "S3Storage": "storage",
     "create_client": "storage",
-    "probe_conditional_writes": "storage",
+    "probe_conditional_writes": "probing",
     "verify_repository": "verify",
     "verify_set_members": "verify",
     "VerifyResult": "verify_result",

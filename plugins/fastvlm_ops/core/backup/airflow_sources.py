@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.backup.errors import DumpError, SourceError
+from fastvlm_ops.core.backup.postgresql.address import connect_parameters, libpq_environment, shown
 from fastvlm_ops.core.backup.sources import FolderSource, Source, SourceView
 from fastvlm_ops.core.backup.sqlite_source import SQLiteSource
 from fastvlm_ops.core.programs import ProgramError, run, run_airflow
@@ -21,20 +22,10 @@ from fastvlm_ops.core.programs import ProgramError, run, run_airflow
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-_CONNECT_SECONDS = 10
 _DUMP_SECONDS = 6 * 3600.0  # the task's own time-out ends it earlier
 _EXPORT_SECONDS = 600.0
 _UNDECIPHERABLE = r"Can't decrypt _val for key=([^,\s]+)"
 _FERNET = "Set [core] fernet_key of the worker to the key that they were stored with"
-# libpq's variables for what may stand in an address besides where and who.
-_OPTIONS = {
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "application_name": "PGAPPNAME",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-}
 
 
 def airflow_database_source(database: URL, scratch_dir: Path) -> Source:
@@ -179,24 +170,6 @@ class AirflowObjectsSource(_ExportedSource):
         return len(content)
 
 
-def libpq_environment(database: URL) -> dict[str, str]:
-    """Return an environment in which PostgreSQL's programs use a database, without arguments.
-
-    :param database: its address
-    """
-    given = {
-        "PGHOST": database.host,
-        "PGPORT": database.port,
-        "PGUSER": database.username,
-        "PGPASSWORD": database.password,
-        "PGDATABASE": database.database,
-        "PGCONNECT_TIMEOUT": _CONNECT_SECONDS,
-        **{_OPTIONS[name]: value for name, value in database.query.items() if name in _OPTIONS},
-    }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**inherited, **{name: str(value) for name, value in given.items() if value is not None}}
-
-
 def _postgresql(database: URL) -> URL:
     if not database.drivername.startswith("postgresql"):
         raise SourceError(
@@ -207,9 +180,7 @@ def _postgresql(database: URL) -> URL:
 
 def _shown(database: URL) -> Path:
     """What stands for the address in messages and manifests: where, but not who, let alone a password."""
-    if database.drivername == "sqlite":
-        return Path(database.database or "")
-    return Path(f"{database.host}:{database.port or 5432}") / (database.database or "")
+    return Path(database.database or "") if database.drivername == "sqlite" else shown(database)
 
 
 def _pg_dump() -> str:
@@ -241,18 +212,8 @@ def _server_version(database: URL) -> str:
         raise SourceError(
             "psycopg is not installed, which PostgreSQL needs: pip install 'fastvlm-ops[postgres]'"
         ) from None
-    parameters: dict[str, Any] = {
-        "host": database.host,
-        "port": database.port,
-        "user": database.username,
-        "password": database.password,
-        "dbname": database.database,
-        "connect_timeout": _CONNECT_SECONDS,
-        **{name: value for name, value in database.query.items() if name in _OPTIONS},
-    }
-    given = {name: value for name, value in parameters.items() if value is not None}
     try:
-        with psycopg.connect(**given) as connection:
+        with psycopg.connect(**connect_parameters(database)) as connection:
             number = connection.info.server_version
     except psycopg.Error as error:
         raise DumpError(f"{_shown(database)} cannot be reached: {str(error).strip()}") from None

@@ -16,8 +16,11 @@ from fastvlm_ops.core.backup.catalogue_rows import (
     CatalogueSummary,
     Check,
     ComponentState,
+    Verification,
 )
+from fastvlm_ops.core.backup.nearest import Candidate, nearest_intact
 from fastvlm_ops.core.backup.progress import format_bytes
+from fastvlm_ops.core.backup.prunings import newest_by_status
 from fastvlm_ops.core.store import Store
 from fastvlm_ops.core.store.tables import backup as tables
 
@@ -29,6 +32,7 @@ __all__ = [
     "CatalogueSummary",
     "Check",
     "ComponentState",
+    "Verification",
     "rebuild_catalogue",
     "refresh_catalogue",
 ]
@@ -43,6 +47,11 @@ class Catalogue:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    @property
+    def store(self) -> Store:
+        """The database that it is in."""
+        return self._store
 
     def refreshed_at(self) -> datetime | None:
         """When the catalogue was last brought up to date; None: never, so that nothing is known."""
@@ -84,6 +93,30 @@ class Catalogue:
         found = self._sets(select(tables.sets).where(tables.sets.c.set_id == set_id))
         return found[0] if found else None
 
+    def nearest_intact(self, set_id: str, components: Collection[str]) -> CatalogueSet | None:
+        """The set published nearest to a damaged one that has some components intact.
+
+        One whose snapshots of them were verified comes before any that is only not known to be damaged,
+        which its members tell.
+
+        :param components: that it has to have
+        """
+        columns = tables.checks.c
+        with self._store.read() as connection:
+            sets = _candidates(connection)
+            rows = connection.execute(
+                select(columns.snapshot_id, columns.kind).where(columns.kind.in_(("verified", "damaged")))
+            ).all()
+        verified = {row.snapshot_id for row in rows if row.kind == "verified"}
+        damaged = {row.snapshot_id for row in rows if row.kind == "damaged"}
+        one = sets.get(set_id)
+        if one is None:
+            return None
+        every = list(sets.values())
+        found = nearest_intact(every, one, components, (verified - damaged).__contains__)
+        found = found or nearest_intact(every, one, components, lambda snapshot: snapshot not in damaged)
+        return None if found is None else self.set(found)
+
     def set_count(self) -> int | None:
         """How many sets are published; None when the catalogue was never filled."""
         with self._store.read() as connection:
@@ -118,6 +151,21 @@ class Catalogue:
             kinds = _checks(connection, list(of))
         every = [check for found in kinds.values() for check in found.values()]
         return sorted(every, key=lambda check: (check.at, check.snapshot_id), reverse=True)
+
+    def verifications(self, limit: int = 100) -> list[Verification]:
+        """The newest verifications, newest first; the catalogue holds 100.
+
+        :param limit: how many at most
+        """
+        columns = tables.verifications.c
+        query = select(tables.verifications).order_by(columns.sequence.desc()).limit(limit)
+        with self._store.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [Verification(**{**row, "named_objects": tuple(row["named_objects"])}) for row in rows]
+
+    def prunings(self) -> dict[str, datetime]:
+        """When the newest plan of pruning of each status was made."""
+        return newest_by_status(self._store)
 
     def components(
         self, objectives: Mapping[str, timedelta | None], *, now: datetime | None = None
@@ -185,6 +233,19 @@ class Catalogue:
 
 def _refreshed_at(connection: Connection) -> datetime | None:
     return connection.scalar(select(tables.catalogue.c.refreshed_at))
+
+
+def _candidates(connection: Connection) -> dict[str, Candidate]:
+    members, sets = tables.members.c, tables.sets.c
+    query = select(sets.set_id, sets.sequence, members.component, members.snapshot_id).join_from(
+        tables.sets, tables.members
+    )
+    found: dict[str, Candidate] = {}
+    snapshots: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in connection.execute(query):
+        snapshots[row.set_id][row.component] = row.snapshot_id
+        found.setdefault(row.set_id, Candidate(row.set_id, row.sequence, snapshots[row.set_id]))
+    return found
 
 
 def _newest(connection: Connection) -> dict[str, Row[Any]]:

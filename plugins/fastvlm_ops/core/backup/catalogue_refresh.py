@@ -190,6 +190,7 @@ def _apply(
             .values(started_at=read.started[snapshot_id])
         )
     _renew_checks(connection, state)
+    _renew_verifications(connection, state)
     place = {"repository_id": repository.repository_id, "sequence": state.seq, "digest": state.digest}
     connection.execute(update(tables.catalogue).values(**place, refreshed_at=datetime.now(UTC)))
     was_other = known.repository_id not in (None, repository.repository_id)
@@ -270,6 +271,41 @@ def _renew_checks(connection: Connection, state: LogState) -> None:
         )
     fresh = [row for key, row in wanted.items() if there.get(key) != row["sequence"]]
     _add(connection, tables.checks, fresh)
+
+
+def _renew_verifications(connection: Connection, state: LogState) -> None:
+    """Keep those that the log keeps."""
+    sequences = tables.verifications.c.sequence
+    there = set(connection.scalars(select(sequences)))
+    wanted = {about["seq"]: about for about in state.verifications}
+    gone = sorted(there - wanted.keys())
+    for start in range(0, len(gone), _DELETED_AT_ONCE):
+        connection.execute(
+            delete(tables.verifications).where(sequences.in_(gone[start : start + _DELETED_AT_ONCE]))
+        )
+    fresh = [about for sequence, about in wanted.items() if sequence not in there]
+    _add(connection, tables.verifications, [_verification_row(about) for about in fresh])
+
+
+def _verification_row(about: dict[str, Any]) -> dict[str, Any]:
+    share, result = about["share"] or (None, None), about["result"] or {}
+    return {
+        "sequence": about["seq"],
+        "at": _utc(about["time"]),
+        "run_key": about["run_key"],
+        "level": about["level"],
+        "share": share[0],
+        "shares": share[1],
+        "ok": about["ok"],
+        "snapshots": about["snapshots"],
+        "damaged_snapshots": about["damaged"],
+        "objects": result.get("objects"),
+        "size_bytes": result.get("bytes"),
+        "read_bytes": result.get("read"),
+        "duration_seconds": result.get("duration"),
+        "damaged_objects": result.get("damaged"),
+        "named_objects": list(result.get("named", ())),
+    }
 
 
 def _check_row(snapshot_id: str, kind: str, about: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,31 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """A verification, by the time of who ran it. ``share`` counts from 0, of ``shares``.
+
+    ``snapshots`` is how many it covered. Of the objects that are damaged and that some snapshot needs,
+    ``named_objects`` holds the first. What an older version did not record is None.
+    """
+
+    sequence: int
+    at: datetime
+    run_key: str
+    level: str
+    share: int | None
+    shares: int | None
+    ok: bool
+    snapshots: int
+    damaged_snapshots: int
+    objects: int | None
+    size_bytes: int | None
+    read_bytes: int | None
+    duration_seconds: float | None
+    damaged_objects: int | None
+    named_objects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class CatalogueMember:
     """A snapshot of a component.
 

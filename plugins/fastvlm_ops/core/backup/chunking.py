@@ -98,10 +98,10 @@ class PageChunker:
 
     def __init__(self, page_bytes: int) -> None:
         self._chunk_bytes = max(page_bytes, PAGE_CHUNK_BYTES)
+        self._buffer = memoryview(bytearray(BUFFER_BYTES // self._chunk_bytes * self._chunk_bytes))
 
     def cut(self, read_into: ReadInto) -> Iterator[list[memoryview]]:
-        buffer = bytearray(BUFFER_BYTES // self._chunk_bytes * self._chunk_bytes)
-        view = memoryview(buffer)
+        view = self._buffer
         filled = len(view)
         while filled == len(view):
             filled = 0

@@ -28,7 +28,11 @@ _CLAIM_SECONDS = 300
 _REFUSALS = 4  # a listing costs as much as a few of them
 _READERS = 4
 _KEYS_KEPT = 500
+_VERIFICATIONS_KEPT = 100  # two a week: of about a year
 _INHERITED = {"manifest", "sha256", "files", "size_bytes", "warnings"}
+
+CONDEMNED = ("packs", "indexes", "manifests", "wal")
+"""The lists of names that a `condemn` entry has."""
 
 # Levels of verification that look at what packs hold: only they let a snapshot count as verified.
 _CONTENT_LEVELS = frozenset({"members", "head", "share", "full"})
@@ -42,7 +46,14 @@ class LogState:
     ``snapshots`` and ``sets`` map ids to the bodies of their entries, with ``seq``; in log order.
     ``checks`` maps ids of snapshots to the last entry of each kind about them: ``verified`` (found intact),
     ``damaged`` (until a check that looks where it was found finds nothing), ``restored``. ``recorded`` maps
-    the keys of the newest 500 such entries to their seq, so that a retried task adds none twice.
+    the keys of the newest 500 such entries, and of those that forget and condemn, to their seq, so that a
+    retried task adds none twice.
+    ``verifications`` are the newest 100 ``verified`` entries, oldest first, with counts in place of ids.
+
+    ``condemned`` holds the condemn entries of which not everything is known to be deleted, see
+    :meth:`_fold_swept`. ``remembered`` is of this reader alone, in no checkpoint: every name in a condemn
+    entry that it has folded. Who listed a pack before it was condemned must still know when the log has
+    dropped the name.
     """
 
     seq: int = 0
@@ -52,10 +63,14 @@ class LogState:
     condemned: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     recorded: dict[str, int] = field(default_factory=dict)
+    verifications: list[dict[str, Any]] = field(default_factory=list)
+    remembered: dict[str, set[str]] = field(
+        default_factory=lambda: {member: set() for member in CONDEMNED}, compare=False, repr=False
+    )
 
     def condemned_names(self, member: str) -> set[str]:
-        """Names of ``packs`` or ``indexes`` that must be taken as gone."""
-        return {name for entry in self.condemned for name in entry[member]}
+        """Names of ``packs``, ``indexes``, ``manifests`` or ``wal`` that must be taken as gone."""
+        return self.remembered[member].union(*(entry.get(member, ()) for entry in self.condemned))
 
     def snapshot_of_run(self, component: str, run_key: str) -> dict[str, Any] | None:
         """The snapshot this run made of a component, if it made one."""
@@ -77,6 +92,7 @@ class LogState:
             "condemned": self.condemned,
             "checks": self.checks,
             "recorded": self.recorded,
+            "verifications": self.verifications,
         }
 
     def fold(self, entry: dict[str, Any], digest: str) -> None:
@@ -87,15 +103,16 @@ class LogState:
         elif kind == "snapshot":
             self._fold_snapshot({**body, "seq": seq})
         elif kind == "backup-set":
-            self.sets[body["set_id"]] = {**body, "seq": seq}
+            self._fold_set({**body, "seq": seq})
         elif kind == "forget":
-            self._fold_forget(body)
+            self._fold_forget({**body, "seq": seq})
         elif kind == "condemn":
-            self.condemned.append({"seq": seq, "packs": body["packs"], "indexes": body["indexes"]})
+            self._fold_condemn({**body, "seq": seq})
+        elif kind == "swept":
+            self._fold_swept({**body, "seq": seq})
         elif kind in ("verified", "restored"):
             self._fold_check(kind, {**body, "seq": seq, "time": entry["time"]})
-        # A `swept` name stays condemned: it never comes back, and a writer that read the log before
-        # the sweep must still see it. Unknown types are for later versions, and change nothing here.
+        # Unknown types are for later versions, and change nothing here.
         self.seq, self.digest = seq, digest
 
     def _fold_snapshot(self, body: dict[str, Any]) -> None:
@@ -106,14 +123,23 @@ class LogState:
             raise CorruptionError(f"the log lacks the parent of snapshot {body['snapshot_id']}")
         self.snapshots[body["snapshot_id"]] = {"new_bytes": 0, **inherited, **body}
 
+    def _fold_set(self, body: dict[str, Any]) -> None:
+        if self.snapshots.keys() >= set(body["snapshots"].values()):  # else one was forgotten meanwhile
+            self.sets[body["set_id"]] = body
+
     def _fold_checkpoint(self, body: dict[str, Any]) -> None:
         self.snapshots, self.sets = dict(body["snapshots"]), dict(body["sets"])
         self.condemned = list(body["condemned"])
+        for entry in self.condemned:  # a reader that begins here may have listed what is not swept yet
+            for member, names in self.remembered.items():
+                names.update(entry.get(member, ()))
         # Earlier versions wrote neither: what was checked before is then unknown to every reader alike.
         self.checks = {snapshot_id: dict(kinds) for snapshot_id, kinds in body.get("checks", {}).items()}
         self.recorded = dict(body.get("recorded", {}))
+        self.verifications = list(body.get("verifications", []))
 
     def _fold_forget(self, body: dict[str, Any]) -> None:
+        self._record(body)
         for snapshot_id in body["snapshots"]:
             self.snapshots.pop(snapshot_id, None)
             self.checks.pop(snapshot_id, None)
@@ -125,10 +151,42 @@ class LogState:
             if self.snapshots.keys() >= set(entry["snapshots"].values())
         }
 
-    def _fold_check(self, kind: str, body: dict[str, Any]) -> None:
-        self.recorded[body["key"]] = body["seq"]
+    def _fold_condemn(self, body: dict[str, Any]) -> None:
+        self._record(body)
+        names = {member: list(body.get(member, ())) for member in CONDEMNED}
+        self.condemned.append({"seq": body["seq"], **names})
+        for member, condemned in names.items():
+            self.remembered[member].update(condemned)
+
+    def _fold_swept(self, body: dict[str, Any]) -> None:
+        """What was deleted leaves the state, but for what is still locked (``left``: name to date).
+
+        Entries that this collector took over from others are ``finished``, but their own collector may be
+        paused before a DELETE yet. Their packs stay condemned until it says itself that it is through: a
+        paused upload might bring a pack back under its name, and nobody may then come to need it.
+        """
+        self._record(body)
+        left: dict[str, Any] = body.get("left", {})
+        kept = []
+        for entry in self.condemned:
+            if entry["seq"] == body["condemn"]:
+                if left:
+                    names = {member: [n for n in entry.get(member, ()) if n in left] for member in CONDEMNED}
+                    kept.append({"seq": entry["seq"], **names, "left": left})
+            elif entry["seq"] not in body.get("finished", ()):
+                kept.append(entry)
+            elif "left" not in entry:
+                kept.append({"seq": entry["seq"], "packs": entry.get("packs", []), "finished": True})
+        self.condemned = kept
+
+    def _record(self, body: dict[str, Any]) -> None:
+        if "key" in body:
+            self.recorded[body["key"]] = body["seq"]
         while len(self.recorded) > _KEYS_KEPT:
             del self.recorded[next(iter(self.recorded))]
+
+    def _fold_check(self, kind: str, body: dict[str, Any]) -> None:
+        self._record(body)
         common = ("seq", "time", "run_key")
         if kind == "restored":
             about = {name: body[name] for name in (*common, "where", "files", "bytes", "duration")}
@@ -136,6 +194,7 @@ class LogState:
             return
         about = {name: body[name] for name in (*common, "level", "share")}
         damaged = set(body["damaged"])
+        self._fold_verification(about, body)
         for snapshot_id in body["damaged"]:
             self._note(snapshot_id, "damaged", about)
         for snapshot_id in body["snapshots"]:
@@ -146,6 +205,11 @@ class LogState:
                 del self.checks[snapshot_id]["damaged"]
             if body["level"] in _CONTENT_LEVELS:
                 self._note(snapshot_id, "verified", about)
+
+    def _fold_verification(self, about: dict[str, Any], body: dict[str, Any]) -> None:
+        counts = {"snapshots": len(body["snapshots"]), "damaged": len(body["damaged"])}
+        row = {**about, **counts, "ok": body["ok"], "result": body.get("result")}
+        self.verifications = [*self.verifications, row][-_VERIFICATIONS_KEPT:]
 
     def _note(self, snapshot_id: str, kind: str, about: dict[str, Any]) -> None:
         if snapshot_id in self.snapshots:  # else it was forgotten meanwhile
@@ -180,6 +244,16 @@ class CommitLog:
         self._storage = storage
         self._key = ring.log_key
         self.state = LogState()
+
+    def condemned_names(self, member: str) -> set[str]:
+        """See :meth:`LogState.condemned_names`."""
+        return self.state.condemned_names(member)
+
+    def entry(self, seq: int) -> dict[str, Any]:
+        """An entry of the log, read again, as ``{"type": …, "body": …}`` and more."""
+        name = entry_name(seq)
+        entry: dict[str, Any] = verify_line(self._get(name), self._key, name)
+        return entry
 
     def refresh(self, listed: list[ObjectInfo] | None = None) -> LogState:
         """Fold the entries that are new since the last call, verified and in order.
@@ -224,12 +298,14 @@ class CommitLog:
     ) -> int:
         """Claim the next entry; returns its seq.
 
-        :param still_valid: called with the state whenever another writer came first. What it raises
-            ends the attempt: nothing has been claimed then.
+        :param still_valid: called with the state before each try for a place. What it raises ends the
+            attempt: nothing has been claimed then.
         """
         deadline = time.monotonic() + _CLAIM_SECONDS
         refused = 0
         while time.monotonic() < deadline:
+            if still_valid is not None:
+                still_valid(self.state)
             seq = self.state.seq + 1
             if seq % CHECKPOINT_EVERY == 0 and kind != "checkpoint":
                 self.append("checkpoint", self.state.checkpoint(), still_valid=still_valid)
@@ -241,8 +317,6 @@ class CommitLog:
             refused += 1
             if refused % _REFUSALS == 0:
                 self.refresh()  # others came first, and many of them
-            if still_valid is not None:
-                still_valid(self.state)
         raise StorageError(f"{self._storage}log: every place went to other writers for {_CLAIM_SECONDS} s")
 
     def _claim(self, seq: int, kind: str, body: dict[str, Any]) -> bool:

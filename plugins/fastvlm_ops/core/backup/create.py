@@ -10,20 +10,24 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import fastvlm_ops
 from fastvlm_ops.core.backup.chunking import require_compiled_chunker
+from fastvlm_ops.core.backup.clocks import clock_warnings
 from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
-from fastvlm_ops.core.backup.memory import keep_freed_memory
+from fastvlm_ops.core.backup.index import ChunkIndex
+from fastvlm_ops.core.backup.memory import keep_freed_memory, require_memory
+from fastvlm_ops.core.backup.packs import parse_records
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_manifest
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.sources import Source
 from fastvlm_ops.core.backup.storing import Storing, store_source
+from fastvlm_ops.core.backup.usage import Usage
 from fastvlm_ops.core.backup.writing import ChunkWriter
 
 Kind = Literal["full", "incremental"]
@@ -33,7 +37,7 @@ _WARNINGS_KEPT = 100
 
 
 class _CondemnedError(Exception):
-    """A pack this run depends on was condemned: store its chunks again."""
+    """Something this run depends on was condemned or forgotten: begin again with what is there now."""
 
 
 class _AlreadyMadeError(Exception):
@@ -44,7 +48,8 @@ class _AlreadyMadeError(Exception):
 class SnapshotResult:
     """What a run made. Sizes in bytes; ``new_bytes`` is what was sent to the bucket.
 
-    ``reused`` is True when the snapshot of this run existed already and nothing was done.
+    ``reused`` is True when the snapshot of this run existed already and nothing was done. ``usage`` counts
+    the requests of this call, with those of whatever used the same client meanwhile.
     """
 
     snapshot_id: str
@@ -58,6 +63,7 @@ class SnapshotResult:
     duration_seconds: float
     reused: bool = False
     warnings: tuple[str, ...] = ()
+    usage: Usage | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "warnings": list(self.warnings)}
@@ -97,13 +103,20 @@ def create_snapshot(
     :raises StorageError: or a subclass, naming the permission or the cause.
     """
     require_compiled_chunker()
+    require_memory()
     keep_freed_memory()
+    before = repository.storage.usage
     source.check()
+    result = _make_or_find(_Job(repository, source, component, kind, run_key, include_hash), progress)
+    return replace(result, usage=repository.storage.usage.since(before))
+
+
+def _make_or_find(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
+    repository, component, run_key = job.repository, job.component, job.run_key
     made = repository.refresh().snapshot_of_run(component, run_key)
     if made is not None:
         return _result(made, reused=True)
     repository.require_conditional_writes()
-    job = _Job(repository, source, component, kind, run_key, include_hash)
     for attempt in range(_COMMIT_ATTEMPTS):
         try:
             return _attempt(job, progress)
@@ -140,8 +153,9 @@ def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
     started, started_ns = datetime.now(UTC), time.time_ns()
     snapshot_id = f"{job.component}-{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     meter = ProgressMeter("backup", job.component, progress)
-    warnings: list[str] = []
+    warnings = clock_warnings(job.repository.storage.now())
     index = job.repository.load_index(warnings.append)
+    warnings += _losses(index)
     parent = _find_parent(job, warnings.append)
     prefix = f"index/{job.component}/{snapshot_id}"
     with ChunkWriter(job.repository, index, prefix, meter, check_packs=job.kind == "full") as writer:
@@ -176,6 +190,19 @@ def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
             body = _commit(run, manifest)
     meter.report()
     return _result(body, reused=False, duration_seconds=meter.elapsed_seconds)
+
+
+def _losses(index: ChunkIndex) -> list[str]:
+    """Packs that are gone or truncated, and hold what is nowhere else."""
+    found = []
+    for pack in index.lost:
+        records = parse_records(pack.records, pack.name)
+        if not all(index.find_all([record.chunk_id for record in records])):
+            found.append(
+                f"{pack.name} is missing or truncated: what the source still has of it is stored again, "
+                "older snapshots may lack the rest"
+            )
+    return found
 
 
 def _says_the_same(manifest: dict[str, Any], parent: dict[str, Any]) -> bool:
@@ -215,6 +242,8 @@ def _claim(run: Storing, body: dict[str, Any]) -> dict[str, Any]:
         if body["parent"] is not None and body["parent"] not in state.snapshots:
             raise _CondemnedError
         if run.writer.used_packs & state.condemned_names("packs"):
+            raise _CondemnedError
+        if body.get("manifest") in state.condemned_names("manifests"):  # taken for one of a dead run
             raise _CondemnedError
 
     run.repository.log.append("snapshot", body, still_valid=still_valid)

@@ -42,8 +42,20 @@ class AccessDeniedError(StorageError):
     retryable = False
 
 
+class ClockError(StorageError):
+    """The endpoint refuses requests because this machine's clock is too far from its own."""
+
+    retryable = False
+
+
 class UnsafeEndpointError(StorageError):
     """The endpoint ignores ``If-None-Match``, so that two writers could destroy each other's commits."""
+
+    retryable = False
+
+
+class ObjectLockError(StorageError):
+    """Objects are to be locked, but the bucket takes no locked objects."""
 
     retryable = False
 
@@ -52,8 +64,20 @@ class RepositoryNotFoundError(BackupError):
     """There is no repository under this bucket and prefix."""
 
 
+class MemoryLimitError(BackupError):
+    """This process may have too little memory for a backup or a restore."""
+
+
 class WrongKeyError(BackupError):
-    """The passphrase opens none of the repository's key slots."""
+    """The passphrase or key file opens none of the repository's key slots, or not all that is stored."""
+
+
+class KeyFileError(BackupError):
+    """A key file is missing, too short, or others than its owner can read it."""
+
+
+class KeySlotError(BackupError):
+    """A key slot cannot be added or removed, or the data key not rotated; nothing was changed."""
 
 
 class SourceError(BackupError):
@@ -78,5 +102,25 @@ class IncompleteSetError(BackupError):
     """A backup set cannot be published because a component has no snapshot in this run."""
 
 
+class PruningRefusedError(BackupError):
+    """Forgetting or collecting would take away more than it may, or cannot tell what is needed."""
+
+
 class RestoreTargetError(BackupError):
     """The target of a restore cannot be used: not empty, outside its root, too small."""
+
+
+class OtherRepositoryError(BackupError):
+    """Where the second place is to be, there is another repository, or something that is none."""
+
+
+class DivergedError(BackupError):
+    """The log of the second place says what the first one's does not: somebody has backed up into it."""
+
+
+class RecoveryError(BackupError):
+    """A target that a recovery cannot reach: not within the window, behind a gap, on another timeline."""
+
+
+class TrialError(BackupError):
+    """What was recovered does not start, does not reach its target, or fails a check."""

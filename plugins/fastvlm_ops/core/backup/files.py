@@ -10,7 +10,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from fastvlm_ops.core.backup.chunking import Chunker
+from fastvlm_ops.core.backup.chunking import Chunker, ReadInto
 from fastvlm_ops.core.backup.progress import ProgressMeter
 from fastvlm_ops.core.backup.tree import Entry
 from fastvlm_ops.core.backup.writing import ChunkWriter
@@ -37,23 +37,14 @@ def data_extents(descriptor: int, status: os.stat_result) -> Extents | None:
 
 
 class _ExtentReader:
-    """Reads extents one after the other, hashing and counting what it read.
+    """Reads extents of an open file one after the other."""
 
-    Large pieces are hashed in another thread while they are cut: they stay unchanged until the next read.
-    """
-
-    def __init__(self, descriptor: int, extents: Extents, meter: ProgressMeter, hashing: Executor) -> None:
+    def __init__(self, descriptor: int, extents: Extents) -> None:
         self._descriptor = descriptor
         self._extents: Iterator[tuple[int, int]] = iter(extents)
         self._position = self._end = 0
-        self._meter = meter
-        self._hasher = blake3()
-        self._hashing = hashing
-        self._pending: Future[Any] | None = None
-        self.count = 0
 
     def read_into(self, buffer: memoryview) -> int:
-        self._wait()
         while True:
             while self._position >= self._end:
                 extent = next(self._extents, None)
@@ -62,9 +53,30 @@ class _ExtentReader:
                 self._position, self._end = extent[0], sum(extent)
             count = os.preadv(self._descriptor, [buffer[: self._end - self._position]], self._position)
             if count:
-                break
+                self._position += count
+                return count
             self._position = self._end  # the file has become shorter
-        self._position += count
+
+
+class _HashingReader:
+    """Hashes and counts what it passes on.
+
+    Large pieces are hashed in another thread while they are cut: they stay unchanged until the next read.
+    """
+
+    def __init__(self, read_into: ReadInto, meter: ProgressMeter, hashing: Executor) -> None:
+        self._read_into = read_into
+        self._meter = meter
+        self._hasher = blake3()
+        self._hashing = hashing
+        self._pending: Future[Any] | None = None
+        self.count = 0
+
+    def read_into(self, buffer: memoryview) -> int:
+        self._wait()
+        count = self._read_into(buffer)
+        if not count:
+            return 0
         self.count += count
         self._meter.add(read_bytes=count)
         if count >= _HASH_ASIDE_BYTES:
@@ -97,9 +109,8 @@ def store_contents(
     :raises OSError: the file cannot be read.
     """
     extents = data_extents(descriptor, before)
-    reader = _ExtentReader(
-        descriptor, [(0, sys.maxsize)] if extents is None else extents, meter, writer.hashing
-    )
+    there = _ExtentReader(descriptor, [(0, sys.maxsize)] if extents is None else extents)
+    reader = _HashingReader(there.read_into, meter, writer.hashing)
     entry.contents = writer.put_stream(chunker, reader.read_into)
     entry.blake3 = reader.hexdigest()
     entry.extents = extents
@@ -109,6 +120,16 @@ def store_contents(
         entry.extents, entry.size = None, reader.count
     after = os.fstat(descriptor)
     return complete and entry.size == after.st_size and _times(before) == _times(after)
+
+
+def store_streamed(
+    writer: ChunkWriter, chunker: Chunker, read_into: ReadInto, entry: Entry, meter: ProgressMeter
+) -> None:
+    """Store contents that can be read but once, and describe them in their entry."""
+    reader = _HashingReader(read_into, meter, writer.hashing)
+    entry.contents = writer.put_stream(chunker, reader.read_into)
+    entry.blake3 = reader.hexdigest()
+    entry.size = reader.count
 
 
 def _times(status: os.stat_result) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +83,24 @@ def decode_segment(payload: bytes, name: str) -> tuple[list[str], list[PackRecor
     return supersedes, packs
 
 
+class ChunkTable(NamedTuple):
+    """Every record of an index as arrays: ``order`` are the rows by the first eight bytes of their ids."""
+
+    packs: list[tuple[str, int]]
+    records: np.ndarray
+    pack_of_row: np.ndarray
+    order: np.ndarray
+    prefixes: np.ndarray
+
+
+class SegmentInfo(NamedTuple):
+    """A segment as it was listed and read; ``packs`` is what it names, nothing where it is damaged."""
+
+    size_bytes: int
+    packs: tuple[str, ...]
+    is_superseded: bool
+
+
 @dataclass
 class ChunkIndex:
     """Chunk id → location, for the chunks whose packs are there.
@@ -90,13 +109,18 @@ class ChunkIndex:
 
     ``lost`` holds packs that a segment names but the bucket lacks (or holds with another size),
     ``adopted`` those found without a segment: a run died before it could write one. ``listed`` maps all
-    packs of the bucket to their sizes, ``damaged`` segments and unindexed packs to why they are unusable.
+    packs of the bucket to their sizes, ``damaged`` segments and unindexed packs to why they are unusable,
+    ``segments`` those that were listed and not condemned to what they name. ``stored_at`` says when packs
+    were stored, by S3's clock; ``condemned`` are packs that are there yet though they count as gone.
     """
 
     lost: list[PackRecords] = field(default_factory=list)
     adopted: list[PackRecords] = field(default_factory=list)
     listed: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+    segments: dict[str, SegmentInfo] = field(default_factory=dict)
+    stored_at: dict[str, datetime] = field(default_factory=dict)
+    condemned: dict[str, int] = field(default_factory=dict)
     _packs: list[tuple[str, int]] = field(default_factory=list)
     _records: bytes = b""
     _pack_of_row: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
@@ -128,6 +152,11 @@ class ChunkIndex:
         bounds = np.searchsorted(self._pack_of_row, np.arange(len(self._packs) + 1)) * RECORD.size
         for number, (name, size_bytes) in enumerate(self._packs):
             yield PackRecords(name, size_bytes, self._records[bounds[number] : bounds[number + 1]])
+
+    def table(self) -> ChunkTable:
+        """For what works on all chunks at once; copies nothing."""
+        records = np.frombuffer(self._records, RECORDS)
+        return ChunkTable(self._packs, records, self._pack_of_row, self._rows, self._prefixes)
 
     def without(self, frames: Mapping[str, Container[int]]) -> ChunkIndex:
         """An index of the same packs, but for some frames of some of them."""
@@ -208,11 +237,14 @@ def _read_segments(
     storage: S3Storage,
     ring: KeyRing,
     repository_id: str,
-    names: list[str],
+    sizes: dict[str, int],
     fetched: dict[str, Future[bytes]],
     damaged: dict[str, str],
-) -> dict[str, PackRecords]:
-    """Packs by name; ``damaged`` gets the segments that cannot be read, whose packs have footers yet."""
+) -> tuple[dict[str, PackRecords], dict[str, SegmentInfo]]:
+    """Packs by name, and segments; ``damaged`` gets those that cannot be read, whose packs have footers yet.
+
+    :param sizes: of the segments to read, by name
+    """
 
     def read(name: str) -> tuple[list[str], list[PackRecords]]:
         try:
@@ -229,13 +261,45 @@ def _read_segments(
         return supersedes, packs
 
     with ThreadPoolExecutor(_READERS) as pool:
-        segments = dict(zip(names, pool.map(read, names), strict=True))
+        segments = dict(zip(sizes, pool.map(read, sizes), strict=True))
     superseded = {old for supersedes, _ in segments.values() for old in supersedes}
     packs: dict[str, PackRecords] = {}
+    infos = {}
     for name, (_, members) in segments.items():
+        named = tuple(pack.name for pack in members)
+        infos[name] = SegmentInfo(sizes[name], named, name in superseded)
         if name not in superseded:
             packs.update((pack.name, pack) for pack in members)
-    return packs
+    return packs, infos
+
+
+def _read_footers(
+    storage: S3Storage,
+    ring: KeyRing,
+    repository_id: str,
+    sizes: dict[str, int],
+    damaged: dict[str, str],
+    warn: Callable[[str], None],
+) -> list[PackRecords]:
+    """Packs that no segment names; ``damaged`` gets those that cannot be read.
+
+    :param sizes: of the packs, by name
+    """
+
+    def rescue(name: str) -> PackRecords | None:
+        try:
+            if not sizes[name]:
+                raise CorruptionError(f"{name} is empty")
+            records = read_footer(storage, ring, repository_id, name, sizes[name])
+            check_records(records, name)
+            return PackRecords(name, sizes[name], records)
+        except (CorruptionError, ObjectNotFoundError) as error:
+            damaged[name] = str(error)
+            warn(f"pack without an index segment is unusable: {error}")
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [pack for pack in pool.map(rescue, sizes) if pack]
 
 
 def load_index(
@@ -260,31 +324,22 @@ def load_index(
     condemned = state.condemned_names("packs")
     damaged: dict[str, str] = {}
     found = storage.list("index/") if segments is None else segments
-    usable = [info.name for info in found if info.name not in state.condemned_names("indexes")]
-    indexed = _read_segments(storage, ring, repository_id, usable, fetched or {}, damaged)
+    unusable = state.condemned_names("indexes")
+    sizes = {info.name: info.size_bytes for info in found if info.name not in unusable}
+    indexed, infos = _read_segments(storage, ring, repository_id, sizes, fetched or {}, damaged)
     for problem in damaged.values():
         warn(f"index segment is unusable, the footers of its packs are read instead: {problem}")
     if packs is None or indexed.keys() - condemned - {info.name for info in packs}:
         packs = list(storage.list("packs/"))  # one that is missing may have been stored after the listing
     listed = {info.name: info.size_bytes for info in packs if info.name not in condemned}
 
-    def rescue(name: str) -> PackRecords | None:
-        try:
-            if not listed[name]:
-                raise CorruptionError(f"{name} is empty")
-            records = read_footer(storage, ring, repository_id, name, listed[name])
-            check_records(records, name)
-            return PackRecords(name, listed[name], records)
-        except (CorruptionError, ObjectNotFoundError) as error:
-            damaged[name] = str(error)
-            warn(f"pack without an index segment is unusable: {error}")
-            return None
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        adopted = [pack for pack in pool.map(rescue, listed.keys() - indexed.keys()) if pack]
+    unindexed = {name: listed[name] for name in listed.keys() - indexed.keys()}
+    adopted = _read_footers(storage, ring, repository_id, unindexed, damaged, warn)
     present = [pack for pack in indexed.values() if listed.get(pack.name) == pack.size_bytes]
     index = ChunkIndex.build([*present, *adopted])
-    index.adopted, index.listed, index.damaged = adopted, listed, damaged
+    index.adopted, index.listed, index.damaged, index.segments = adopted, listed, damaged, infos
+    index.stored_at = {info.name: info.last_modified for info in packs}
+    index.condemned = {info.name: info.size_bytes for info in packs if info.name in condemned}
     index.lost = [
         pack
         for pack in indexed.values()

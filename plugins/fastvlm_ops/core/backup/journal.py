@@ -11,6 +11,8 @@ from fastvlm_ops.core.backup.commit_log import LogState
 from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.verify_result import VerifyResult
 
+_NAMED = 20
+
 Where = Literal["scratch", "new folder", "in place"]
 
 
@@ -35,7 +37,23 @@ def record_verified(
     outcome = {"level": result.level, "share": share, "ok": result.ok, "snapshots": covered}
     outcome["damaged"] = damaged
     digest = hashlib.sha256(json.dumps(outcome, sort_keys=True).encode()).hexdigest()[:16]
-    return _record(repository, "verified", f"{run_key}/{digest}", {"run_key": run_key, **outcome})
+    body = {"run_key": run_key, **outcome, "result": _figures(result)}
+    return _record(repository, "verified", f"{run_key}/{digest}", body)
+
+
+def _figures(result: VerifyResult) -> dict[str, Any]:
+    """How much was looked at, and which objects are damaged that something needs."""
+    needed = [problem.object for problem in result.problems if problem.needed]
+    # Those that matter are listed first: where only such are listed, those that are not may be more.
+    is_cut = result.problem_count > len(result.problems) == len(needed)
+    return {
+        "objects": result.checked_objects,
+        "bytes": result.checked_bytes,
+        "read": result.read_bytes,
+        "duration": result.duration_seconds,
+        "damaged": result.problem_count if is_cut else len(needed),
+        "named": needed[:_NAMED],
+    }
 
 
 def record_restored(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +10,11 @@ from prometheus_client import CollectorRegistry, write_to_textfile
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fastvlm_ops.core.backup.catalogue import Catalogue, ComponentState
+from fastvlm_ops.core.backup.catalogue import Catalogue, ComponentState, Verification
+from fastvlm_ops.core.backup.commit_log import looks_where
+from fastvlm_ops.core.backup.cost_metrics import CostCollector
+from fastvlm_ops.core.backup.replica_state import ReplicaCollector
+from fastvlm_ops.core.backup.wal_windows import WalCollector
 
 METRICS_FILE = "fastvlm_backup.prom"
 
@@ -58,6 +62,63 @@ class _BackupCollector(Collector):
         if (refreshed_at := self._catalogue.refreshed_at()) is not None:
             refreshed.add_metric([], refreshed_at.timestamp())
         yield refreshed
+        yield from _verification_metrics(self._catalogue.verifications())
+        yield _pruning_metric(self._catalogue.prunings())
+
+
+def _verification_metrics(newest_first: Sequence[Verification]) -> Iterator[Metric]:
+    last = GaugeMetricFamily(
+        "fastvlm_backup_verification_timestamp_seconds",
+        "When something was last verified at a level, whatever was found, in seconds since 1970.",
+        labels=["level"],
+    )
+    newest: dict[str, Verification] = {}
+    for one in newest_first:
+        newest.setdefault(one.level, one)
+    for level, one in sorted(newest.items()):
+        last.add_metric([level], one.at.timestamp())
+    yield last
+    damaged = GaugeMetricFamily(
+        "fastvlm_backup_damaged_objects",
+        "Objects that backups need and that were found damaged, and not mended since; of the verification"
+        " that found most.",
+    )
+    if newest_first:
+        damaged.add_metric([], max(standing_damage(newest_first), default=0))
+    yield damaged
+
+
+def standing_damage(newest_first: Sequence[Verification]) -> list[int]:
+    """How many damaged objects verifications found of which none since has shown that they are gone.
+
+    :param newest_first: verifications; where one did not say how many objects it found, it counts as one
+    """
+    found: list[int] = []
+    later: list[Verification] = []
+    for one in newest_first:
+        if one.ok:
+            later.append(one)
+        elif not any(_clears(other, one) for other in later):
+            found.append(one.damaged_objects or 1)
+    return found
+
+
+def _clears(later: Verification, found: Verification) -> bool:
+    if later.level == "members":  # which looks at the snapshots of one run
+        return False
+    about = [{"level": one.level, "share": (one.share, one.shares)} for one in (later, found)]
+    return looks_where(*about)
+
+
+def _pruning_metric(newest: Mapping[str, datetime]) -> Metric:
+    family = GaugeMetricFamily(
+        "fastvlm_backup_pruning_timestamp_seconds",
+        "When the newest plan of pruning with a status was made, in seconds since 1970.",
+        labels=["status"],
+    )
+    for status, at in sorted(newest.items()):
+        family.add_metric([status], at.timestamp())
+    return family
 
 
 def _values(state: ComponentState) -> dict[str, float | None]:
@@ -89,6 +150,9 @@ def write_metrics(catalogue: Catalogue, objectives: Mapping[str, timedelta], fol
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_BackupCollector(catalogue, objectives))
+    registry.register(WalCollector(catalogue.store))
+    registry.register(ReplicaCollector(catalogue.store))
+    registry.register(CostCollector(catalogue.store))
     path = folder / METRICS_FILE
     write_to_textfile(str(path), registry)
     return path

@@ -66,6 +66,7 @@ def check_records(data: bytes | memoryview, name: str) -> None:
     records = np.frombuffer(data, RECORDS)
     ends = records["inner_offset"].astype(np.uint64) + records["length"]
     bad = (records["raw_length"] > MAXIMUM_FRAME_BYTES) | (ends > records["raw_length"])
+    bad |= records["length"] == 0
     if bad.any():
         chunk_id = bytes(records["chunk_id"][bad.argmax()])
         raise CorruptionError(f"{name}: record of chunk {chunk_id.hex()} has impossible sizes")

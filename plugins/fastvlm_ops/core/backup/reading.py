@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any, NamedTuple, TypeVar
 
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
+from fastvlm_ops.core.backup.identifiers import require_name
 from fastvlm_ops.core.backup.index import ChunkIndex, Location
 from fastvlm_ops.core.backup.packs import check_chunk, open_frame
 from fastvlm_ops.core.backup.repository import Repository
@@ -35,6 +36,7 @@ def read_manifest(repository: Repository, record: dict[str, Any]) -> dict[str, A
 
     :raises CorruptionError: when it is missing, differs from the log's checksum, or is of another format.
     """
+    require_name(record["snapshot_id"], "a snapshot")
     name = record["manifest"]
     try:
         data = repository.storage.get(name, limit_bytes=_MANIFEST_LIMIT_BYTES)
@@ -103,6 +105,7 @@ class ChunkReader:
         self._headers: dict[str, Header] = {}
         self._cache: OrderedDict[_FrameKey, bytes] = OrderedDict()
         self._cached_bytes = 0
+        self._may_renew = True
         self._lock = RLock()  # around the caches: threads that scatter() may fall back to get()
         self.fetched_bytes = 0
 
@@ -133,18 +136,50 @@ class ChunkReader:
     def get(self, chunk_id: bytes) -> bytes:
         """The bytes of a chunk, from any pack that has it intact.
 
+        A collection may have moved it since the index was loaded: that is loaded again then, once.
+
         :raises CorruptionError: when none has; says what is wrong with the last.
         """
+        index = self._index
+        try:
+            return self._get_by(index, chunk_id)
+        except CorruptionError:
+            if not self._is_renewed(index):
+                raise
+        return self._get_by(self._index, chunk_id)
+
+    def _is_renewed(self, index: ChunkIndex) -> bool:
+        """Whether there is a newer index than this one, loaded now if something was condemned since."""
+        with self._lock:
+            if self._index is index and self._may_renew:
+                self._may_renew = False
+                log = self._repository.log
+                before = log.condemned_names("packs")
+                with contextlib.suppress(CorruptionError):  # of the log, which is not what was asked for
+                    self._repository.refresh()
+                if log.condemned_names("packs") != before:
+                    self._index = self._repository.load_index(lambda problem: None)
+            return self._index is not index
+
+    def _get_by(self, index: ChunkIndex, chunk_id: bytes) -> bytes:
         problem: Exception | None = None
-        for location in self._index.locations(chunk_id):
+        for location in index.locations(chunk_id):
             try:
-                with self._lock:
-                    return self._cut(chunk_id, location, self._frame(location))
+                return self.get_from(location)
             except (CorruptionError, ObjectNotFoundError) as error:
                 problem = error
         if problem is None:
             self.locate(chunk_id)
         raise CorruptionError(f"chunk {chunk_id.hex()} cannot be read: {problem}") from problem
+
+    def get_from(self, location: Location) -> bytes:
+        """The bytes of a chunk, from this place and no other.
+
+        :raises CorruptionError: when it is damaged there.
+        :raises ObjectNotFoundError: when the pack is gone.
+        """
+        with self._lock:
+            return self._cut(location.record.chunk_id, location, self._frame(location))
 
     def ids(self, id_list: IdList) -> Iterator[bytes]:
         """The ids of an id list, nested or not."""

@@ -18,9 +18,12 @@ from fastvlm_ops.core.backup.errors import (
     RepositoryNotFoundError,
     UnsafeEndpointError,
 )
-from fastvlm_ops.core.backup.keys import KeyRing, open_ring, write_passphrase_slot
+from fastvlm_ops.core.backup.key_epochs import open_ring
+from fastvlm_ops.core.backup.keys import KeyRing, Secrets, secrets_of, write_slot
+from fastvlm_ops.core.backup.memory import require_memory
+from fastvlm_ops.core.backup.probing import IGNORED, probe_conditional_writes
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
-from fastvlm_ops.core.backup.storage import IGNORED, ObjectInfo, S3Storage, probe_conditional_writes
+from fastvlm_ops.core.backup.storage import ObjectInfo, S3Storage
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup.chunking import ContentChunker
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config.json"
 _CONFIG_LIMIT_BYTES = 1 << 20
 _READERS = 4
-_LISTED = ("log/", "index/", "packs/")
+_LISTED = ("index/", "packs/")
+_INDEX_ATTEMPTS = 3
 # What reads and writes chunks: with NumPy, a quarter of the time it takes to import this package.
 _OF_CHUNKS = ("fastvlm_ops.core.backup.reading", "fastvlm_ops.core.backup.chunking")
 
@@ -86,6 +90,11 @@ class Repository:
 
     def refresh(self) -> LogState:
         """The log as it stands now; the first time, as :func:`open_repository` listed it."""
+        if "log/" not in self._listings and self.log.state.seq == 0:
+            # It may begin at a checkpoint that is younger than those listings, and so not say which of the
+            # names in them are gone.
+            self._listings.clear()
+            self._first_index = None
         if "index/" not in self._listings or self._segments:
             return self.log.refresh(self._listed("log/"))
         from fastvlm_ops.core.backup.index import read_segment
@@ -110,16 +119,27 @@ class Repository:
                 warn(problem)
             return index
         fetched, self._segments = self._segments, {}
-        return load_index(
-            self.storage,
-            self.ring,
-            self.repository_id,
-            self.log.state,
-            warn=warn,
-            segments=self._listed("index/"),
-            fetched=fetched,
-            packs=self._listed("packs/"),
-        )
+        for _ in range(_INDEX_ATTEMPTS):
+            loaded = load_index(
+                self.storage,
+                self.ring,
+                self.repository_id,
+                self.log.state,
+                warn=warn,
+                segments=self._listed("index/"),
+                fetched=fetched,
+                packs=self._listed("packs/"),
+            )
+            if not loaded.lost or not self._log_went_on():
+                break  # else a collection may have moved it between the listings
+        return loaded
+
+    def _log_went_on(self) -> bool:
+        seq = self.log.state.seq
+        try:
+            return self.log.refresh().seq != seq
+        except CorruptionError:  # of an entry that whoever needs it will report
+            return False
 
     def chunker(self, name: str) -> ContentChunker:
         """A chunker with this repository's parameters and seed: ``content`` or ``tree``."""
@@ -135,16 +155,20 @@ class Repository:
         return unseal(self.ring, self.repository_id, kind, name, data, limit_bytes=limit_bytes)
 
 
-def open_repository(storage: S3Storage, passphrase: str, *, chunks: bool = False) -> Repository:
+def open_repository(storage: S3Storage, secret: Secrets, *, chunks: bool = False) -> Repository:
     """Open the repository at this bucket and prefix.
 
+    :param secret: a passphrase, or the contents of a key file; of several, tried in order, one has to fit
     :param chunks: they will be read or written, so that log, index and packs will be asked for: they are
         listed, by names and sizes only, and what works on chunks is imported, while the key is derived from
-        the passphrase.
+        the secret.
     :raises RepositoryNotFoundError: there is none.
     :raises WrongKeyError: before anything else is read.
     :raises CorruptionError: its configuration is damaged or of another format.
+    :raises MemoryLimitError: chunks are wanted, and this process may not have the memory for them.
     """
+    if chunks:
+        require_memory()
     try:
         data = storage.get(CONFIG_NAME, limit_bytes=_CONFIG_LIMIT_BYTES)
     except ObjectNotFoundError as error:
@@ -153,34 +177,51 @@ def open_repository(storage: S3Storage, passphrase: str, *, chunks: bool = False
     config = peek_line(data, name)
     if config.get("format") != FORMAT:
         raise CorruptionError(f"{name}: format {config.get('format')!r}; this version reads format {FORMAT}")
-    with ThreadPoolExecutor(len(_LISTED) + 1, thread_name_prefix="list") as pool:
-        listings: dict[str, Callable[[], list[ObjectInfo]]] = {
-            prefix: pool.submit(lambda below: list(storage.list(below)), prefix).result
-            for prefix in (_LISTED if chunks else ())
-        }
+    listings: dict[str, Callable[[], list[ObjectInfo]]] = {}
+    with ThreadPoolExecutor(len(_LISTED) + 2, thread_name_prefix="list") as pool:
         if chunks:
+            listings = _list_in_order(storage, pool)
             pool.submit(lambda: [importlib.import_module(name) for name in _OF_CHUNKS])
-        ring = open_ring(storage, str(config.get("repository_id")), passphrase)
+        ring = open_ring(storage, str(config.get("repository_id")), secret)
     verify_line(data, ring.log_key, name)
     return Repository(storage, ring, data, listings)
 
 
-def initialise_repository(storage: S3Storage, passphrase: str) -> Repository:
+def _list_in_order(storage: S3Storage, pool: ThreadPoolExecutor) -> dict[str, Callable[[], list[ObjectInfo]]]:
+    """List the log, then packs and index segments side by side.
+
+    Names that were swept leave the log's state, and a reader may begin at a checkpoint that lacks them. So
+    what is listed must be what there was after such a checkpoint was: it was written after they had been
+    deleted.
+    """
+
+    def listed(below: str, after: Future[list[ObjectInfo]] | None = None) -> list[ObjectInfo]:
+        if after is not None:
+            after.result()
+        return list(storage.list(below))
+
+    log = pool.submit(listed, "log/")
+    return {"log/": log.result, **{below: pool.submit(listed, below, log).result for below in _LISTED}}
+
+
+def initialise_repository(storage: S3Storage, secret: Secrets) -> Repository:
     """Create a repository, or open the one that is there. Two at once end in the same one.
 
-    The key slot goes first, below the id it belongs to; ``config.json``, claimed, decides whose id counts.
+    The key slots go first, below the id they belong to; ``config.json``, claimed, decides whose id counts.
 
+    :param secret: what opens it from now on: each of several by itself
     :raises UnsafeEndpointError: the endpoint ignores conditional writes.
     """
     try:
-        return open_repository(storage, passphrase)
+        return open_repository(storage, secret)
     except RepositoryNotFoundError:
         probe_conditional_writes(storage)
     from fastvlm_ops.core.backup.chunking import CONTENT_PARAMETERS, TREE_PARAMETERS
 
     ring = KeyRing.generate()
     repository_id = uuid.uuid4().hex
-    write_passphrase_slot(storage, repository_id, ring, passphrase)
+    for each in secrets_of(secret):
+        write_slot(storage, repository_id, ring, each)
     config = {
         "format": FORMAT,
         "repository_id": repository_id,
@@ -188,4 +229,4 @@ def initialise_repository(storage: S3Storage, passphrase: str) -> Repository:
         "chunkers": {"content": asdict(CONTENT_PARAMETERS), "tree": asdict(TREE_PARAMETERS)},
     }
     storage.claim(CONFIG_NAME, sign_line(config, ring.log_key))
-    return open_repository(storage, passphrase)
+    return open_repository(storage, secret)

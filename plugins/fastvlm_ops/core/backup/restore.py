@@ -7,6 +7,7 @@ chunk is there. Then each file goes to a temporary name and gets its own only on
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, CorruptionError, RestoreTargetError
-from fastvlm_ops.core.backup.memory import keep_freed_memory
+from fastvlm_ops.core.backup.memory import keep_freed_memory, require_memory
 from fastvlm_ops.core.backup.placing import TreeWriter
 from fastvlm_ops.core.backup.present import PresentTree
 from fastvlm_ops.core.backup.progress import ProgressCallback, ProgressMeter, format_bytes
@@ -33,10 +34,13 @@ from fastvlm_ops.core.backup.selection import Selection
 from fastvlm_ops.core.backup.sources import show
 from fastvlm_ops.core.backup.target_files import Piece, PostponedLink
 from fastvlm_ops.core.backup.tree import Entry, TreeValidator
+from fastvlm_ops.core.backup.usage import Usage
 
 _CONFLICTS_SHOWN = 5
 _LINKS_AT_ONCE = 128
 _ENTRIES_KEPT = 10_000
+_IDS_AT_ONCE = 4096
+_LEAST_CHUNK_BYTES = 4096  # but for the last one of a file
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class RestoreResult:
     """What was restored, or with ``dry_run`` would be. Sizes in bytes.
 
     ``kept_files`` were there already and have the right hash; ``replaced_files`` had other contents and
-    stand below ``replaced_in`` now.
+    stand below ``replaced_in`` now. ``usage`` counts the requests of this call.
     """
 
     snapshot_id: str
@@ -59,6 +63,7 @@ class RestoreResult:
     replaced_in: str | None = None
     duration_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    usage: Usage | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "warnings": list(self.warnings)}
@@ -107,8 +112,10 @@ def restore_snapshot(
     :raises RestoreTargetError: the target is not empty, has a folder where the snapshot has a file or the
         other way round, or its disk is too small.
     """
+    before = repository.storage.usage
     if overwrite and keep_replaced is None:
         raise RestoreTargetError("overwriting needs a folder for what it replaces")
+    require_memory()
     keep_freed_memory()
     record = repository.refresh().snapshots.get(snapshot_id)
     if record is None:
@@ -128,6 +135,7 @@ def restore_snapshot(
     if present is not None and overwrite:
         result = _look_at_target(present, selection.apply(read_tree(reader, manifest["tree"])), result)
     if dry_run:
+        result = replace(result, usage=repository.storage.usage.since(before))
         return result
     meter = ProgressMeter("restore", record["component"], progress, total_bytes=plan.stored_bytes)
     with marker, TreeWriter(target, snapshot_id, keep_replaced) as writer:
@@ -142,6 +150,7 @@ def restore_snapshot(
         replaced_in=os.fspath(keep_replaced) if keep_replaced and writer.replaced_files else None,
         duration_seconds=round(meter.elapsed_seconds, 3),
         warnings=tuple(warnings + writer.warnings),
+        usage=repository.storage.usage.since(before),
     )
 
 
@@ -178,13 +187,18 @@ def _validate(reader: ChunkReader, manifest: dict[str, Any], selection: Selectio
 
 
 def _check_chunks(reader: ChunkReader, entry: Entry) -> None:
+    found = count = 0
+    is_fine = True
     try:
-        found = reader.total_length(list(reader.ids(entry.contents)))
+        ids = reader.ids(entry.contents)
+        while is_fine and (some := list(itertools.islice(ids, _IDS_AT_ONCE))):  # there may be no end of them
+            found, count = found + reader.total_length(some), count + len(some)
+            is_fine = (count - 1) * _LEAST_CHUNK_BYTES <= found <= entry.stored_bytes
     except CorruptionError as error:
         raise CorruptionError(f"{show(entry.path)} cannot be restored: {error}") from error
-    if found != entry.stored_bytes:
+    if found != entry.stored_bytes or not is_fine:
         raise CorruptionError(
-            f"{show(entry.path)} states {entry.stored_bytes} bytes, its chunks have {found}"
+            f"{show(entry.path)} states {entry.stored_bytes} bytes, its chunks have {found} in {count}"
         )
 
 

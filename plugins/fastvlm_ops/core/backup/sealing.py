@@ -37,6 +37,8 @@ class Header:
 
     @classmethod
     def new(cls, kind: str, ring: KeyRing, repository_id: str) -> Header:
+        """:raises BackupError: there is a later epoch than the ring has."""
+        ring.require_newest()
         return cls(kind, ring.current, repository_id, os.urandom(32))
 
     def pack(self) -> bytes:
@@ -56,9 +58,8 @@ class Header:
         return cls(kind, epoch, repository_id, salt, name)
 
     def cipher(self, ring: KeyRing) -> AESGCM:
-        """:raises CorruptionError: when the ring lacks the object's epoch."""
-        if self.epoch not in ring.epochs:
-            raise CorruptionError(f"{self.name}: key epoch {self.epoch} is not in the key ring")
+        """:raises BackupError: the ring cannot get the object's epoch."""
+        ring.require_epoch(self.epoch, self.name)
         return ring.object_cipher(self.epoch, self.salt, self.kind)
 
 

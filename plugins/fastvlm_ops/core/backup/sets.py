@@ -9,6 +9,7 @@ from typing import Any
 
 from fastvlm_ops.core.backup.commit_log import LogState, seq_of
 from fastvlm_ops.core.backup.errors import BackupNotFoundError, IncompleteSetError
+from fastvlm_ops.core.backup.identifiers import require_name
 from fastvlm_ops.core.backup.repository import Repository
 
 LATEST = "latest"
@@ -50,8 +51,10 @@ class BackupSet:
 
 
 def _from_body(state: LogState, body: dict[str, Any], *, reused: bool = False) -> BackupSet:
+    require_name(body["set_id"], "a backup set")
     members = []
     for component, snapshot_id in body["snapshots"].items():
+        require_name(component, f"a component of {body['set_id']}")
         record = state.snapshots[snapshot_id]
         fields = (record["files"], record["size_bytes"], record["new_bytes"])
         members.append(SetMember(component, snapshot_id, *fields))
@@ -71,7 +74,8 @@ def publish_set(
 ) -> BackupSet:
     """Publish what a run backed up. Idempotent by ``set_id``.
 
-    :raises IncompleteSetError: a component has no snapshot of this run; names those components.
+    :raises IncompleteSetError: a component has no snapshot of this run, or it was forgotten before the set
+        was published; names those components or snapshots.
     """
     state = repository.refresh()
     if set_id in state.sets:
@@ -83,7 +87,7 @@ def publish_set(
             f"no snapshot of {', '.join(missing) or 'any component'} in run {run_key}: backup set {set_id} "
             "is not published, the last published one stays the latest"
         )
-    body = {
+    body: dict[str, Any] = {
         "set_id": set_id,
         "kind": kind,
         "run_key": run_key,
@@ -94,6 +98,12 @@ def publish_set(
     def not_yet_published(state: LogState) -> None:
         if set_id in state.sets:
             raise _PublishedError
+        gone = sorted(set(body["snapshots"].values()) - state.snapshots.keys())
+        if gone:
+            raise IncompleteSetError(
+                f"{', '.join(gone)} of run {run_key} was forgotten meanwhile: backup set {set_id} is not "
+                "published, the last published one stays the latest"
+            )
 
     try:
         repository.log.append("backup-set", body, still_valid=not_yet_published)
@@ -108,7 +118,11 @@ class _PublishedError(Exception):
 
 def list_sets(repository: Repository) -> list[BackupSet]:
     """Published sets, oldest first."""
-    state = repository.refresh()
+    return sets_of(repository.refresh())
+
+
+def sets_of(state: LogState) -> list[BackupSet]:
+    """Published sets of a state of the log, oldest first."""
     return [_from_body(state, body) for body in state.sets.values()]
 
 

@@ -1,7 +1,8 @@
 """What can be backed up, and the first of them: folders. Databases are in ``sqlite_source``.
 
 A source is opened into a view whose entries come in tree order, metadata only; contents are read
-through the descriptor that ``ScannedEntry.open`` gives, which is valid until the next entry.
+through the descriptor that ``ScannedEntry.open`` gives, which is valid until the next entry. Or its
+entries come as a stream, in any order, each with its contents, which can be read but once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +45,23 @@ class ScannedEntry:
 
 
 @dataclass
+class StreamedEntry:
+    """An entry of a stream, and its contents (files only), to be read before the next one is asked for.
+
+    ``page_bytes`` is set for database files, which are cut by pages.
+    """
+
+    entry: Entry
+    read_into: Callable[[memoryview], int] | None = None
+    page_bytes: int | None = None
+
+
+@dataclass
 class SourceView:
     """An opened source. ``page_bytes`` is set for database files, which are cut by pages.
 
-    ``entries_of`` scans a package again.
+    ``entries_of`` scans a package again. ``stream`` is set where the entries come as a stream, instead of by
+    ``entries``; when it has ended without an error, the stream was whole and ``evidence`` is complete.
     """
 
     entries: Callable[[], Iterator[ScannedEntry]]
@@ -57,6 +71,7 @@ class SourceView:
     warnings: list[str] = field(default_factory=list)
     page_bytes: int | None = None
     can_skip_unchanged: bool = False
+    stream: Callable[[], Generator[StreamedEntry, None, None]] | None = None
 
     def unsteady(self, message: str) -> None:
         """Report that something changed while it was read, by the source's policy.

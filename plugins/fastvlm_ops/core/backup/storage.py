@@ -9,14 +9,12 @@ import base64
 import contextlib
 import hashlib
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import botocore.session
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -25,18 +23,23 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
-from botocore.loaders import Loader
-from botocore.utils import parse_timestamp
 
+from fastvlm_ops.core.backup.clients import create_client as create_client
+from fastvlm_ops.core.backup.clocks import say_ahead
 from fastvlm_ops.core.backup.errors import (
     AccessDeniedError,
     BucketNotFoundError,
+    ClockError,
     CorruptionError,
     CredentialsError,
+    ObjectLockError,
     ObjectNotFoundError,
     StorageError,
     UnsafeEndpointError,
 )
+from fastvlm_ops.core.backup.object_policy import ObjectPolicy
+from fastvlm_ops.core.backup.usage import Usage, meter_of
+from fastvlm_ops.core.backup.versions import Locked, Removed, Versions
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,98 +55,51 @@ _CREDENTIAL_CODES = {
     "AuthorizationHeaderMalformed",
 }
 _DENIED_CODES = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
-_MISSING_CODES = {"NoSuchKey", "404", "NotFound"}
+_MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
+_NO_LOCK_CODES = {"InvalidRequest", "ObjectLockConfigurationNotFoundError"}
 _CONFLICT_ATTEMPTS = 8
 _BODY_ATTEMPTS = 3
 
 
-class _S3Only(Loader):
-    """botocore's descriptions of services, without looking first through the folders of some 400 others."""
-
-    def list_available_services(self, type_name: str) -> list[str]:
-        return ["s3"]
-
-
-def _timestamp(value: Any) -> datetime:
-    """As botocore reads times, but for those of listings by the standard library, a hundred times as fast."""
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment: datetime = parse_timestamp(value)
-        return moment
-
-
-def _session() -> botocore.session.Session:
-    """What boto3's own session rests on: importing the rest of boto3 takes as long as a listing."""
-    session = botocore.session.get_session()
-    session.register_component("data_loader", _S3Only())
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-    return session
-
-
-def create_client(
-    *,
-    endpoint_url: str | None = None,
-    region_name: str | None = None,
-    access_key_id: str | None = None,
-    secret_access_key: str | None = None,
-    session_token: str | None = None,
-    connect_timeout_seconds: float = 10,
-    read_timeout_seconds: float = 30,
-    attempts: int = 4,
-) -> S3Client:
-    """A boto3 S3 client set up for the engine: bounded time-outs and retries.
-
-    A request that is never answered fails after about ``attempts`` times a time-out, two minutes by
-    default, and with it the run, which can be resumed.
-
-    Checksums are ours (SHA-256 of each object), so boto3's default CRC is switched off.
-    An own endpoint is addressed by path, as few of them resolve buckets as host names.
-    """
-    config = Config(
-        connect_timeout=connect_timeout_seconds,
-        read_timeout=read_timeout_seconds,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        max_pool_connections=16,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
-    )
-    client: Any = _session().create_client(
-        "s3",
-        endpoint_url=endpoint_url,
-        region_name=region_name or "us-east-1",
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key,
-        aws_session_token=session_token,
-        config=config,
-    )
-    return cast("S3Client", client)
-
-
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object as listed or headed. ``sha256`` (hex) only where the endpoint keeps checksums."""
+    """An object as listed or headed. ``sha256`` (hex) only where the endpoint keeps checksums.
+
+    ``storage_class`` is what a listing says of it; None where it says nothing, and for what was headed.
+    """
 
     name: str
     size_bytes: int
     last_modified: datetime
     sha256: str | None = None
+    storage_class: str | None = None
 
 
 class S3Storage:
     """One bucket and prefix.
 
+    :param policy: what objects are stored with
     :raises StorageError: or one of its subclasses, from every method.
     """
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str = "") -> None:
+    def __init__(
+        self, client: S3Client, bucket: str, prefix: str = "", policy: ObjectPolicy | None = None
+    ) -> None:
         self.client = client
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.policy = policy or ObjectPolicy()
+        self._versions = Versions(client, bucket, self._call, self.now)
+        self._told: tuple[datetime, float] | None = None  # S3's time, and ours on the monotonic clock then
+        self._usage_meter = meter_of(client)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def usage(self) -> Usage:
+        """What this client has used so far; all that use it share the count."""
+        return self._usage_meter.usage
 
     def check_bucket(self) -> None:
         """The bucket exists and these credentials may list it."""
@@ -152,9 +108,9 @@ class S3Storage:
         except ObjectNotFoundError as error:
             raise BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}") from error
         except AccessDeniedError:
-            # The answer to a HEAD has no body, so wrong credentials look like a missing permission.
+            # The answer to a HEAD has no body, so wrong credentials look like a missing permission; and a
+            # role may be allowed to list below its prefix alone.
             next(self.list("config.json"), None)
-            raise
 
     def put(self, name: str, data: bytes, sha256: bytes | None = None) -> None:
         """Store an object; S3 itself refuses it when it was damaged on the way.
@@ -170,6 +126,7 @@ class S3Storage:
                 Key=self.prefix + name,
                 Body=data,
                 ChecksumSHA256=base64.b64encode(digest).decode(),
+                **self.policy.arguments(name, self.now()),
             ),
         )
 
@@ -181,15 +138,18 @@ class S3Storage:
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         for attempt in range(_CONFLICT_ATTEMPTS):
             try:
-                self.client.put_object(
+                answer = self.client.put_object(
                     Bucket=self.bucket,
                     Key=self.prefix + name,
                     Body=data,
                     ChecksumSHA256=digest,
                     IfNoneMatch="*",
+                    **self.policy.arguments(name, self.now()),
                 )
+                self._note_time(answer)
                 return True
             except ClientError as error:
+                self._note_time(error.response)
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if status == 412:
                     return False
@@ -233,6 +193,7 @@ class S3Storage:
                 check(response["ContentLength"])
                 try:
                     data: bytes = body.read()
+                    self._usage_meter.received(len(data))
                     return data
                 except BotoCoreError as error:
                     if attempt == _BODY_ATTEMPTS:
@@ -267,7 +228,12 @@ class S3Storage:
                 arguments["StartAfter"] = self.prefix + start_after
             page = self._list_page(prefix, arguments)
             for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"][len(self.prefix) :], item["Size"], item["LastModified"])
+                yield ObjectInfo(
+                    item["Key"][len(self.prefix) :],
+                    item["Size"],
+                    item["LastModified"],
+                    storage_class=item.get("StorageClass"),
+                )
             if not page.get("IsTruncated"):
                 return
             token = page["NextContinuationToken"]
@@ -283,15 +249,51 @@ class S3Storage:
             lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name),
         )
 
+    def remove(self, name: str) -> Removed | Locked:
+        """Remove an object for good: every version of it, where the bucket keeps versions.
+
+        Nothing happens when there is none. A version that is locked stays, which is no error.
+        """
+        if self._versions.are_kept:
+            return self._versions.remove(name, self.prefix + name)
+        self.delete(name)
+        return Removed(1)
+
+    def now(self) -> datetime:
+        """The time by S3's own clock, as of its last answer; before the first, or where answers have none,
+        by ours.
+        """
+        told = self._told
+        if told is None:
+            return datetime.now(UTC)
+        moment, then = told
+        return moment + timedelta(seconds=time.monotonic() - then)
+
+    def _note_time(self, answer: Any) -> None:
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        if date:
+            with contextlib.suppress(ValueError):
+                self._told = (parsedate_to_datetime(date).astimezone(UTC), time.monotonic())
+
+    def about_bucket(self, operation: str, request: Callable[[], T]) -> T:
+        """Make a request about the bucket itself.
+
+        :param operation: named in errors; where it is denied, the permission
+        """
+        return self._call(operation, "", request)
+
     @property
     def _endpoint(self) -> str:
         return str(self.client.meta.endpoint_url)
 
     def _call(self, operation: str, name: str, request: Callable[[], T]) -> T:
         try:
-            return request()
+            answer = request()
         except (BotoCoreError, ClientError) as error:
+            self._note_time(getattr(error, "response", None) or {})  # None: the connection broke off
             raise self._translate(operation, name, error) from error
+        self._note_time(answer)
+        return answer
 
     def _translate(self, operation: str, name: str, error: Exception) -> StorageError:
         where = f"{self}{name}"
@@ -304,6 +306,8 @@ class S3Storage:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _CREDENTIAL_CODES:
             return CredentialsError(f"{self._endpoint} refuses the credentials ({code})")
+        if code == "RequestTimeTooSkewed":
+            return ClockError(f"{self._endpoint} refuses the time of requests: {say_ahead(self.now())}")
         if code in _DENIED_CODES:
             permission = {
                 "ListObjectsV2": "ListBucket",
@@ -312,38 +316,13 @@ class S3Storage:
             }
             action = permission.get(operation, operation)
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
+        if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
+            return ObjectLockError(
+                f"bucket {self.bucket!r} takes no locked objects ({code}): create it with Object Lock, or "
+                "switch off locking"
+            )
         if code == "NoSuchBucket":
             return BucketNotFoundError(f"bucket {self.bucket!r} does not exist at {self._endpoint}")
         if code in _MISSING_CODES:
             return ObjectNotFoundError(f"{where} does not exist")
         return StorageError(f"{operation} for {where} failed: {code or error}")
-
-
-IGNORED = (
-    "{}: the endpoint ignores If-None-Match, so two backups could overwrite each other's commits; "
-    "use a server with conditional writes"
-)
-
-
-def probe_conditional_writes(storage: S3Storage) -> None:
-    """Prove that the endpoint honours ``If-None-Match: *``, on which every commit rests.
-
-    Several servers accept the header and ignore it. Needs no permission to delete.
-
-    :raises UnsafeEndpointError: when a second conditional write to the same name is accepted.
-    """
-    name = f"probe/{uuid.uuid4().hex}"
-    # Refused is also what our own write is, tried again after its answer was lost.
-    if not storage.claim(name, b"first") and storage.get(name, limit_bytes=1 << 10) != b"first":
-        raise UnsafeEndpointError(f"{storage}: a conditional write to a new name was refused")
-    overwritten = storage.claim(name, b"second")
-    _remove_quietly(storage, name)
-    if overwritten:
-        raise UnsafeEndpointError(IGNORED.format(storage))
-
-
-def _remove_quietly(storage: S3Storage, name: str) -> None:
-    try:
-        storage.delete(name)
-    except StorageError:  # a backup role may lack s3:DeleteObject: five bytes stay behind
-        return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from fastvlm_ops.core.backup.chunking import Chunker, PageChunker
+from fastvlm_ops.core.backup.entry_sorting import SortedEntries, reader_of
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
-from fastvlm_ops.core.backup.files import store_contents
+from fastvlm_ops.core.backup.files import store_contents, store_streamed
 from fastvlm_ops.core.backup.parent import ParentEntries, is_settled
 from fastvlm_ops.core.backup.progress import ProgressMeter
 from fastvlm_ops.core.backup.reading import ChunkReader, read_lines
@@ -99,7 +101,7 @@ def _store_tree(run: Storing, scan: _Scan) -> dict[str, list[str]]:
     :raises SourceError: the disk of the temporary folder is full.
     """
     try:
-        return _store_spooled(run, scan)
+        return _store_spooled(run, scan) if scan.view.stream is None else _store_stream(run, scan)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -119,6 +121,29 @@ def _store_spooled(run: Storing, scan: _Scan) -> dict[str, list[str]]:
         tree.seek(0)
         ids = run.writer.put_tree(run.repository.chunker("tree"), _reader_of(tree))
     return ids.to_json()
+
+
+def _store_stream(run: Storing, scan: _Scan) -> dict[str, list[str]]:
+    """Store entries that come in any order, each with its contents; the tree is put in order at the end."""
+    assert scan.view.stream is not None  # noqa: S101 - the caller has looked
+    pages: dict[int, Chunker] = {}
+    # Closed here, so that whatever streams ends with whatever ends this.
+    with SortedEntries() as sorted_entries, contextlib.closing(scan.view.stream()) as stream:
+        for streamed in stream:
+            entry, page_bytes = streamed.entry, streamed.page_bytes
+            if streamed.read_into is not None:
+                if page_bytes is not None and page_bytes not in pages:
+                    pages[page_bytes] = PageChunker(page_bytes)
+                chunker = scan.content_chunker if page_bytes is None else pages[page_bytes]
+                store_streamed(run.writer, chunker, streamed.read_into, entry, run.meter)
+                run.opened += 1
+                run.files += 1
+                run.size_bytes += entry.size
+                run.meter.add(files=1)
+            sorted_entries.add(entry)
+            run.entries += 1
+        tree = reader_of(sorted_entries.lines())
+        return run.writer.put_tree(run.repository.chunker("tree"), tree).to_json()
 
 
 def _store_package(

@@ -6,8 +6,8 @@ Levels, each with all that stand before it:
 * ``listing``: index segments, the listing of packs, and that every chunk of every live snapshot is in a
   pack that is there;
 * ``head``: the checksum that S3 keeps of every pack; one that differs is read in full;
-* ``share``: the packs of one share of n in full; each share once is every pack;
-* ``full``: every pack in full, and manifests that no snapshot has. Finds any flipped bit.
+* ``share``: the packs and WAL of one share of n in full; each share once is all of them;
+* ``full``: all packs and WAL in full, and manifests that no snapshot has. Finds any flipped bit.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from fastvlm_ops.core.backup.verify_result import (
     VerifyResult,
 )
 from fastvlm_ops.core.backup.verify_trees import Needs, TreeLoss, note_loss
+from fastvlm_ops.core.backup.verify_wal import check_wal
 
 LEVELS: tuple[Level, ...] = ("log", "listing", "head", "share", "full")
 
-_HASH_BYTES = 1 << 20
-
+_HASH_BYTES, _ATTEMPTS = 1 << 20, 3
 Records = list[dict[str, Any]]
 Manifests = dict[str, dict[str, Any]]
 
@@ -70,10 +70,28 @@ class _Run:
         self.level = level
         self.share = share
         self.meter = ProgressMeter("verify", level, progress, unit="objects")
+        self.before = repository.storage.usage
         self.storage = MeteredStorage(repository.storage, self.meter)
         self.repository = Repository(self.storage, repository.ring, repository.config_line)
         self.repository.log.state = repository.log.state
         self.findings = Findings()
+        self.remember()
+
+    def remember(self) -> None:
+        """What the log says before anything is listed or read: see :meth:`was_overtaken`."""
+        state = self.repository.log.state
+        self._snapshots, self._condemned = set(state.snapshots), state.condemned_names("packs")
+
+    def was_overtaken(self, result: VerifyResult) -> bool:
+        """Whether what is missing may have been forgotten or moved by a collection meanwhile."""
+        if not result.problem_count and not result.snapshot_count:
+            return False
+        try:
+            state = self.repository.refresh()
+        except CorruptionError:  # which is among the problems
+            return False
+        forgotten = self._snapshots - state.snapshots.keys()
+        return bool(forgotten) or state.condemned_names("packs") != self._condemned
 
     def reaches(self, level: Level) -> bool:
         return LEVELS.index(self.level) >= LEVELS.index(level)
@@ -161,6 +179,7 @@ class _Run:
             files=tuple(findings.files[:LISTED]),
             nearest_intact=intact,
             sampled=tuple(findings.sampled[:LISTED]),
+            usage=self.storage.usage.since(self.before),
         )
 
     def note_blocked(self, records: Iterable[dict[str, Any]]) -> None:
@@ -188,10 +207,18 @@ def verify_repository(
         raise ValueError(f"unknown level {level!r}: one of {', '.join(LEVELS)}")
     if (share is not None) != (level == "share") or (share is not None and not 0 <= share[0] < share[1]):
         raise ValueError(f"level {level!r} with share {share!r}: (i, n) with 0 <= i < n, and for share only")
-    run = _Run(repository, level, share, progress)
+    for _ in range(_ATTEMPTS):
+        run = _Run(repository, level, share, progress)
+        result = _verify(run)
+        if not run.was_overtaken(result):
+            break
+    return result
+
+
+def _verify(run: _Run) -> VerifyResult:
     check_configuration(run.repository, run.findings)
-    state = check_log(run.repository, run.findings)
-    run.repository.log.state = state
+    run.repository.log.state = state = check_log(run.repository, run.findings)
+    run.remember()
     records = list(state.snapshots.values())
     manifests = run.manifests(records)
     if run.reaches("listing"):
@@ -199,7 +226,9 @@ def verify_repository(
         if run.reaches("head"):
             _check_packs(run, index)
         run.walk_trees(records, manifests, index)
-    if level == "full":
+    if run.reaches("share"):
+        check_wal(run.repository, run.share, run.findings)
+    if run.level == "full":
         check_other_manifests(run.repository, {record["manifest"] for record in records}, run.findings)
     run.note_blocked(records)
     return run.finish(records, _nearest_intact(records, run.findings))
@@ -246,17 +275,28 @@ def verify_set_members(
     :raises RestoreTargetError: the sampled file cannot be written to ``scratch_dir``.
     :raises StorageError: the endpoint did not answer, or refused: nothing is known then.
     """
-    run = _Run(repository, "members", None, progress)
+    for _ in range(_ATTEMPTS):
+        run = _Run(repository, "members", None, progress)
+        result = _verify_members(run, snapshot_ids, scratch_dir, choose or random.SystemRandom())
+        if not run.was_overtaken(result):
+            break
+    return result
+
+
+def _verify_members(
+    run: _Run, snapshot_ids: Sequence[str], scratch_dir: Path, choose: random.Random
+) -> VerifyResult:
     try:
         state = run.repository.refresh()
     except CorruptionError as error:
         run.findings.problem("log/", str(error), blocks=True)
         state = run.repository.log.state
-    records = _records(state, snapshot_ids, repository)
+    run.remember()
+    records = _records(state, snapshot_ids, run.repository)
     manifests = run.manifests(records)
     index = run.load_index()
     needs = Needs(run.repository, index, run.findings)
-    chosen, losses = _choose_files(needs, records, manifests, choose or random.SystemRandom())
+    chosen, losses = _choose_files(needs, records, manifests, choose)
     known_damage = len(run.findings.packs)
     known = {pack.name: pack.size_bytes for pack in index.packs() if pack.name in needs.used_packs}
     suspects = set(check_heads(run.storage, known, run.findings))

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastvlm_ops.core.backup.commit_log import CHECKPOINT_EVERY, LogState, entry_name
 from fastvlm_ops.core.backup.errors import CorruptionError, ObjectNotFoundError
-from fastvlm_ops.core.backup.keys import verify_slot
+from fastvlm_ops.core.backup.key_slots import read_keys
 from fastvlm_ops.core.backup.reading import read_manifest
 from fastvlm_ops.core.backup.repository import CONFIG_NAME, Repository
 from fastvlm_ops.core.backup.sealing import verify_line
@@ -26,7 +26,7 @@ MALFORMED = (CorruptionError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def check_configuration(repository: Repository, findings: Findings) -> None:
-    """``config.json`` and every key slot, also those that another passphrase opens."""
+    """``config.json``, every key slot, also those that another secret opens, and every epoch."""
     storage, ring = repository.storage, repository.ring
     try:
         data = storage.get(CONFIG_NAME, limit_bytes=_SMALL_LIMIT_BYTES)
@@ -34,17 +34,13 @@ def check_configuration(repository: Repository, findings: Findings) -> None:
             raise CorruptionError("is another configuration than the one this repository was opened with")
     except (CorruptionError, ObjectNotFoundError) as error:
         findings.problem(CONFIG_NAME, str(error), blocks=True)
-    damaged: dict[str, str] = {}
-    slots = [info.name for info in storage.list(f"keys/{repository.repository_id}/")]
-    for name in slots:
-        try:
-            verify_slot(storage.get(name, limit_bytes=_SMALL_LIMIT_BYTES), ring, name)
-        except (CorruptionError, ObjectNotFoundError) as error:
-            damaged[name] = str(error)
-    for name, what in damaged.items():
-        findings.problem(name, what, blocks=len(damaged) == len(slots))
-    if not slots:
-        findings.problem(f"keys/{repository.repository_id}/", "there is no key slot", blocks=True)
+    state = read_keys(repository)
+    whole = sum(not slot.problem for slot in state.slots)
+    below = f"keys/{repository.repository_id}/"
+    for name, what in state.problems.items():
+        findings.problem(name, what, blocks=not whole and not name.startswith(f"{below}epochs/"))
+    if not state.slots:
+        findings.problem(below, "there is no key slot", blocks=True)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from fastvlm_ops.core.backup.progress import format_bytes
+from fastvlm_ops.core.backup.usage import Usage
 
 Level = Literal["log", "listing", "head", "share", "full", "members"]
 Share = tuple[int, int]
@@ -64,6 +65,7 @@ class VerifyResult:
 
     ``checked_bytes`` are the sizes of the objects that were looked at, ``read_bytes`` what was fetched.
     ``packs_without_checksum`` were checked by size alone, as the endpoint keeps no SHA-256 of them.
+    ``usage`` counts the requests of the verification.
     ``nearest_intact`` names for each component the newest snapshot that needs nothing damaged.
     """
 
@@ -84,6 +86,7 @@ class VerifyResult:
     files: tuple[HitFile, ...] = ()
     nearest_intact: Mapping[str, str | None] = field(default_factory=dict)
     sampled: tuple[SampledFile, ...] = ()
+    usage: Usage | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         content = asdict(self)

@@ -85,6 +85,10 @@ class ChunkWriter:
         """Cut a file's contents, store the chunks that are new, and return the ids of all."""
         return self._put_ids(self._put_chunks(self._contents, chunker.cut(read_into)))
 
+    def put_chunk(self, data: bytes, *, is_listing: bool) -> None:
+        """Store a chunk as it is, unless it is known; ``is_listing`` tells trees and lists from contents."""
+        self._put_chunks(self._lists if is_listing else self._contents, [[data]])
+
     def put_tree(self, chunker: Chunker, read_into: ReadInto) -> IdList:
         """As :meth:`put_stream`, for a tree of entries."""
         return self._put_ids(self._put_chunks(self._lists, chunker.cut(read_into)))

@@ -62,12 +62,14 @@ def daily_chances(quantiles: Floats, resource: Resource, capacity: float) -> Flo
     """
     if quantiles.ndim != 2 or quantiles.shape[0] != len(LEVELS):
         raise ValueError(f"quantiles have the shape {quantiles.shape}: it must be {len(LEVELS)} by hours")
-    hours = quantiles.shape[1]
-    peaks = [_peak(quantiles[:, start : start + _DAY], resource) for start in range(0, hours, _DAY)]
-    return chances_above(np.array(peaks).reshape(-1, len(LEVELS)).T, capacity)
+    whole = quantiles.shape[1] // _DAY * _DAY
+    days = [quantiles[:, :whole].reshape(len(LEVELS), -1, _DAY), quantiles[:, None, whole:]]
+    peaks = [_peaks(hours, resource) for hours in days if hours.size]
+    return chances_above(np.concatenate(peaks or [np.empty((len(LEVELS), 0))], axis=1), capacity)
 
 
-def _peak(hours: Floats, resource: Resource) -> Floats:
+def _peaks(hours: Floats, resource: Resource) -> Floats:
+    """Of each day; ``hours`` are ``LEVELS`` by days by hours."""
     return np.asarray(
-        hours.max(axis=1) if resource == "requests" else np.quantile(hours, _PEAK_SHARE, axis=1)
+        hours.max(axis=2) if resource == "requests" else np.quantile(hours, _PEAK_SHARE, axis=2)
     )

@@ -1,5 +1,8 @@
 """Models and readers of the files in ``include/``, the only files that an operator edits."""
 
+from fastvlm_ops.core.config.backup_costs import Prices, StorageClasses
+from fastvlm_ops.core.config.backup_policy import ObjectLock, Pruning, Retention
+from fastvlm_ops.core.config.backup_replica import REPLICA_CONNECTION, Replica
 from fastvlm_ops.core.config.capacity import CAPACITY_FILE, RESOURCES, Capacity, Resource, load_capacity
 from fastvlm_ops.core.config.components import (
     COMPONENTS_FILE,
@@ -9,7 +12,7 @@ from fastvlm_ops.core.config.components import (
     Component,
     Components,
     FilesComponent,
-    Retention,
+    PostgreSQLComponent,
     SQLiteComponent,
     load_components,
     load_watched_components,
@@ -31,6 +34,7 @@ __all__ = [
     "CAPACITY_FILE",
     "COMPONENTS_FILE",
     "COREML_FILE",
+    "REPLICA_CONNECTION",
     "RESOURCES",
     "AirflowDatabaseComponent",
     "AirflowObjectsComponent",
@@ -46,11 +50,17 @@ __all__ = [
     "DeviceDefinition",
     "FilesComponent",
     "ModelDefinition",
+    "ObjectLock",
+    "PostgreSQLComponent",
+    "Prices",
     "Problem",
+    "Pruning",
+    "Replica",
     "Resource",
     "Retention",
     "SQLiteComponent",
     "SessionRules",
+    "StorageClasses",
     "include_hash",
     "load_capacity",
     "load_components",

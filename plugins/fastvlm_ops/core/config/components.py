@@ -6,16 +6,20 @@ import re
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from fastvlm_ops.core.config.backup_costs import Prices, StorageClasses
+from fastvlm_ops.core.config.backup_policy import ObjectLock, Pruning, Retention
+from fastvlm_ops.core.config.backup_replica import Replica
 from fastvlm_ops.core.config.checking import CONNECTION_PATTERN, check_connection, check_path
 from fastvlm_ops.core.config.errors import DefinitionError, Problem
 from fastvlm_ops.core.config.reading import Definition, DefinitionFile, read_definition_file
 
 COMPONENTS_FILE = "components.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+SLOT_PATTERN = r"^[a-z0-9_]{1,63}$"
 
 
 def _check_name(name: str) -> str:
@@ -34,6 +38,13 @@ def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
         if times > 1:
             raise ValueError(f"the pattern {pattern!r} stands {times} times")
     return patterns
+
+
+def _check_queries(queries: tuple[str, ...]) -> tuple[str, ...]:
+    for query in queries:
+        if not query.strip() or "\0" in query:
+            raise ValueError(f"{query!r} is no query; expected one, as in SELECT 1")
+    return queries
 
 
 class _ComponentBase(Definition):
@@ -97,6 +108,58 @@ class SQLiteComponent(_PathComponent):
     kind: Literal["sqlite"] = Field(description="sqlite: one database file, in use or not")
 
 
+class PostgreSQLComponent(_ComponentBase):
+    """A cluster of PostgreSQL: base backups, and the write-ahead log between them."""
+
+    kind: Literal["postgresql"] = Field(description="postgresql: a whole cluster, as pg_basebackup reads it")
+    connection: Annotated[
+        str,
+        AfterValidator(check_connection),
+        Field(
+            description="id of the connection to the cluster, of type postgres; its user needs REPLICATION",
+            json_schema_extra={"pattern": CONNECTION_PATTERN},
+        ),
+    ] = "fastvlm_postgres"
+    slot: Annotated[
+        str | None,
+        Field(
+            pattern=SLOT_PATTERN,
+            description="replication slot of the process that receives WAL (fastvlm-ops receive-wal); without"
+            " one only the base backups themselves can be restored",
+        ),
+    ] = None
+    wal_max_lag_seconds: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=604_800,
+            description="how far the stored WAL may be behind, in seconds, 10 to 604800 (a week), before"
+            " backup_wal fails",
+        ),
+    ] = 600
+    switch_wal_after_seconds: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=86_400,
+            description="after how many seconds, 10 to 86400 (a day), the server is asked to finish a segment"
+            " that has begun",
+        ),
+    ] = 300
+    checks: Annotated[
+        tuple[str, ...],
+        AfterValidator(_check_queries),
+        Field(strict=False, description="queries that must succeed on a restored copy, as in SELECT 1"),
+    ] = ()
+    on_damaged_pages: Annotated[
+        Literal["fail", "warn"],
+        Field(
+            description="when pages of the cluster fail their checksums: fail ends the backup, so that no"
+            " damaged one takes the place of a good one; warn stores what was read and says so"
+        ),
+    ] = "fail"
+
+
 class _AirflowComponent(_ComponentBase):
     connection: Annotated[
         str,
@@ -124,27 +187,14 @@ class AirflowObjectsComponent(_AirflowComponent):
     )
 
 
-AnyComponent = FilesComponent | SQLiteComponent | AirflowDatabaseComponent | AirflowObjectsComponent
+AnyComponent = (
+    FilesComponent
+    | SQLiteComponent
+    | PostgreSQLComponent
+    | AirflowDatabaseComponent
+    | AirflowObjectsComponent
+)
 Component = Annotated[AnyComponent, Field(discriminator="kind")]
-
-
-Keep = Annotated[int, Field(ge=0, le=10_000)]
-
-
-class Retention(Definition):
-    """Which backups would be kept: each key by itself, so that a backup stays when any key keeps it."""
-
-    keep_last: Annotated[Keep, Field(description="how many of the newest backups, 0 to 10000")] = 7
-    keep_daily: Annotated[Keep, Field(description="of how many days the newest one, 0 to 10000")] = 14
-    keep_weekly: Annotated[Keep, Field(description="of how many weeks the newest one, 0 to 10000")] = 8
-    keep_monthly: Annotated[Keep, Field(description="of how many months the newest one, 0 to 10000")] = 12
-    keep_yearly: Annotated[Keep, Field(description="of how many years the newest one, 0 to 10000")] = 3
-
-    @model_validator(mode="after")
-    def _keeps_something(self) -> Self:
-        if not any(getattr(self, name) for name in type(self).model_fields):
-            raise ValueError("every key is 0, which would keep no backup at all; expected one above 0")
-        return self
 
 
 class Components(DefinitionFile):
@@ -162,8 +212,34 @@ class Components(DefinitionFile):
 
     retention: Annotated[
         Retention,
-        Field(description="which backups backup_maintenance would keep: keys keep_last to keep_yearly"),
+        Field(description="which backups backup_maintenance keeps: keys keep_last to keep_yearly"),
     ] = Retention()
+    pruning: Annotated[
+        Pruning,
+        Field(description="how backup_maintenance removes the others: keys enabled, max_share and others"),
+    ] = Pruning()
+    object_lock: Annotated[
+        ObjectLock | None,
+        Field(
+            description="keys mode and days: what is stored from then on cannot be removed for so long; needs"
+            " a bucket that was made with Object Lock. Without it, nothing is locked"
+        ),
+    ] = None
+    replica: Annotated[
+        Replica,
+        Field(description="the second place of the backups: keys connection, shares, mirror_removals"),
+    ] = Replica()
+    storage_classes: Annotated[
+        StorageClasses | None,
+        Field(description="key packs: the classes that packs move to as they age. Without it, they stay"),
+    ] = None
+    prices: Annotated[
+        Prices | None,
+        Field(
+            description="what the provider charges: keys currency, as_of, gb_month, requests_per_1000,"
+            " out_gb. Without it, costs are unknown"
+        ),
+    ] = None
 
     @field_validator("components")
     @classmethod
@@ -224,7 +300,7 @@ class Components(DefinitionFile):
         :raises DefinitionError: there is no such component, it has no path, or a relative one needs kit_dir
         """
         component = self.component(name)
-        if isinstance(component, _AirflowComponent):
+        if not isinstance(component, _PathComponent):
             message = f"{name!r} is of kind {component.kind}, which has no path"
             raise DefinitionError(self.file, [Problem("components", message)])
         path = Path(component.path)

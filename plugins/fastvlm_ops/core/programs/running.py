@@ -8,10 +8,10 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _TAIL_LINES = 15
-_running: set[subprocess.Popen[str]] = set()
+running: set[subprocess.Popen[Any]] = set()
 
 
 class Output(NamedTuple):
@@ -81,7 +81,7 @@ def run(
         )
     except OSError as error:
         raise ProgramError(name, f"cannot be started: {error.strerror}") from error
-    _running.add(child)
+    running.add(child)
     try:
         output, errors = child.communicate(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
@@ -92,12 +92,13 @@ def run(
         _kill(child)
         raise
     finally:
-        _running.discard(child)
-    _require_success(child.returncode, name, output + errors)
+        running.discard(child)
+    require_success(child.returncode, name, output + errors)
     return Output(output, errors)
 
 
-def _require_success(status: int, name: str, output: str) -> None:
+def require_success(status: int, name: str, output: str) -> None:
+    """:raises ProgramError: a program ended with a status other than 0"""
     if status < 0:
         raise ProgramError(name, f"was killed by signal {signal.Signals(-status).name}", output)
     if status:
@@ -106,16 +107,17 @@ def _require_success(status: int, name: str, output: str) -> None:
 
 def kill_running() -> None:
     """Kill every program that runs, with all it started; the calls that wait for them then raise."""
-    for child in list(_running):
-        _signal_session(child)
+    for child in list(running):
+        kill_session(child)
 
 
 def _kill(child: subprocess.Popen[str]) -> tuple[str, str]:
-    _signal_session(child)
+    kill_session(child)
     return child.communicate()
 
 
-def _signal_session(child: subprocess.Popen[str]) -> None:
+def kill_session(child: subprocess.Popen[Any]) -> None:
+    """Kill a program with all it started; nothing where it has ended."""
     if child.poll() is None:  # else its number may be another's by now
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)

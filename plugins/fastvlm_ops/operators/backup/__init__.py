@@ -16,10 +16,26 @@ from fastvlm_ops.operators.backup.create import (
 from fastvlm_ops.operators.backup.maintenance import (
     ConfirmMaintenanceOperator,
     DamageFoundError,
-    PlanRetentionOperator,
+    PruningIncompleteError,
     VerifyRepositoryOperator,
 )
 from fastvlm_ops.operators.backup.plan_restore import REQUEST_KEY, PlanRestoreOperator, restore_target
+from fastvlm_ops.operators.backup.pruning import (
+    ApprovePruningOperator,
+    CollectGarbageOperator,
+    ForgetBackupsOperator,
+    PlanPruningOperator,
+    PruningSetupError,
+)
+from fastvlm_ops.operators.backup.replicate import (
+    ConfirmReplicationOperator,
+    PrepareReplicationOperator,
+    RecordReplicationOperator,
+    RecordRestoreOperator,
+    ReplicaIncompleteError,
+    ReplicateBackupOperator,
+    VerifyReplicaOperator,
+)
 from fastvlm_ops.operators.backup.restore import (
     ApproveRestoreOperator,
     ConfirmRestoreOperator,
@@ -27,28 +43,44 @@ from fastvlm_ops.operators.backup.restore import (
     RestoreIncompleteError,
 )
 from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
+from fastvlm_ops.operators.backup.wal import ServerUnreachableError, WalProblemError, WatchWalOperator
 
 __all__ = [
     "REQUEST_KEY",
+    "ApprovePruningOperator",
     "ApproveRestoreOperator",
     "BackUpChangesOperator",
     "BackupOverdueError",
     "CheckBackupAgeOperator",
+    "CollectGarbageOperator",
     "ConfirmMaintenanceOperator",
+    "ConfirmReplicationOperator",
     "ConfirmRestoreOperator",
     "CreateBackupOperator",
     "DamageFoundError",
+    "ForgetBackupsOperator",
+    "PlanPruningOperator",
     "PlanRestoreOperator",
-    "PlanRetentionOperator",
+    "PrepareReplicationOperator",
     "PrepareRepositoryOperator",
+    "PruningIncompleteError",
+    "PruningSetupError",
     "PublishBackupOperator",
     "RecordBackupOperator",
+    "RecordReplicationOperator",
+    "RecordRestoreOperator",
+    "ReplicaIncompleteError",
+    "ReplicateBackupOperator",
     "RepositoryOperator",
     "RestoreBackupOperator",
     "RestoreIncompleteError",
+    "ServerUnreachableError",
     "UnverifiedBackupError",
     "VerifyBackupOperator",
+    "VerifyReplicaOperator",
     "VerifyRepositoryOperator",
+    "WalProblemError",
+    "WatchWalOperator",
     "backup_set_id",
     "restore_target",
 ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from fastvlm_ops.core.backup.catalogue import Catalogue, CatalogueSummary, ComponentState
+    from fastvlm_ops.core.backup.repository import Repository
     from fastvlm_ops.core.store import Store
 
 OVERDUE_TOPIC = "backup_overdue"
@@ -53,8 +54,16 @@ class RecordBackupOperator(RepositoryOperator):
         with OperationsDatabaseHook(self.operations_db_conn_id).open_store() as store:
             summary = refresh_catalogue(store, repository)
             self._tell(summary)
+            self._measure(store, repository)
             metrics = self._write_metrics(Catalogue(store))
         return {**asdict(summary), "warnings": list(summary.warnings), "metrics": metrics}
+
+    def _measure(self, store: Store, repository: Repository) -> None:
+        """Record what lies in the bucket, once a day, by a listing of it."""
+        from fastvlm_ops.core.backup.costs import is_measured, measure_storage, record_stored
+
+        if not is_measured(store, repository.repository_id, repository.storage.now()):
+            record_stored(store, repository.repository_id, measure_storage(repository.storage))
 
     def _tell(self, summary: CatalogueSummary) -> None:
         for warning in summary.warnings:

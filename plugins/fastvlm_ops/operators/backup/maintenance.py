@@ -1,12 +1,13 @@
-"""Maintains the repository: verifies it, and plans which backups would be kept. Deletes nothing."""
+"""Maintains the repository: verifies it, and gives the verdict over that and over pruning."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_ops import settings
-from fastvlm_ops.core.config import include_hash, load_components
+from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
+from fastvlm_ops.links.backup import PruningPageLink, RestoreIntactLink, restore_address
+from fastvlm_ops.operators.approving import rejection
 from fastvlm_ops.operators.backup.shared import RepositoryOperator
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from fastvlm_ops.core.backup.repository import Repository
-    from fastvlm_ops.core.backup.retention import RetentionPlan
-    from fastvlm_ops.core.backup.sets import BackupSet
     from fastvlm_ops.core.backup.verify_result import Level, VerifyResult
 
 _IDS_LISTED = 100
@@ -30,8 +29,16 @@ class DamageFoundError(Exception):
     retryable = False
 
 
+class PruningIncompleteError(Exception):
+    """What was to be removed was not, or not all of it."""
+
+    retryable = False
+
+
 class VerifyRepositoryOperator(RepositoryOperator):
     """Verify the repository. Damage is a result, which :class:`ConfirmMaintenanceOperator` fails for.
+
+    Beside each backup that is hit, the result names the intact one that was published nearest to it.
 
     :param level: ``log``, ``listing``, ``head``, ``share`` or ``full`` (templated)
     :param shares: into how many shares the level ``share`` divides all packs; a run reads the one of its
@@ -39,6 +46,7 @@ class VerifyRepositoryOperator(RepositoryOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "level", "shares")
+    operator_extra_links = (RestoreIntactLink(),)
 
     def __init__(self, *, level: Level = "share", shares: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -59,9 +67,14 @@ class VerifyRepositoryOperator(RepositoryOperator):
             lambda: record_verified(repository, result, covered, run_key=run_key(context)),
         )
         hit = self._sets_hit(repository, result)
-        text = "\n".join([result.text(), *(f"backup {set_id} is hit" for set_id in hit)])
+        text = "\n".join([result.text(), *hit_lines(hit)])
         (self.log.info if result.ok else self.log.error)(text)
-        return {**result.as_dict(), "backups": hit, "text": text[:_TEXT_CHARACTERS]}
+        return {
+            **result.as_dict(),
+            "backups": list(hit),
+            "nearest_intact_set": next((nearest for nearest in hit.values() if nearest), None),
+            "text": text[:_TEXT_CHARACTERS],
+        }
 
     def _snapshots(self, repository: Repository) -> list[str]:
         """Ids of those that are there before anything is verified, so that all of them will be."""
@@ -72,90 +85,149 @@ class VerifyRepositoryOperator(RepositoryOperator):
         except CorruptionError:  # of the log, which the verification says better
             return []
 
-    def _sets_hit(self, repository: Repository, result: VerifyResult) -> list[str]:
-        """Ids of the published sets that have a damaged snapshot, newest first."""
+    def _sets_hit(self, repository: Repository, result: VerifyResult) -> dict[str, str | None]:
+        """The published sets that have a damaged snapshot, newest first, each with the nearest intact one."""
         from fastvlm_ops.core.backup.errors import CorruptionError
-        from fastvlm_ops.core.backup.sets import list_sets
+        from fastvlm_ops.core.backup.nearest import sets_hit
 
-        hit = {snapshot.snapshot_id for snapshot in result.snapshots}
-        if not hit:
-            return []
+        damaged = {snapshot.snapshot_id for snapshot in result.snapshots}
+        if not damaged:
+            return {}
         try:
-            sets = list_sets(repository)
+            hit = sets_hit(repository.refresh(), damaged)
         except CorruptionError:  # of the log, so that all are, as the result says
-            return []
-        found = [backup.set_id for backup in sets if any(m.snapshot_id in hit for m in backup.snapshots)]
-        return found[::-1][:_IDS_LISTED]
-
-
-class PlanRetentionOperator(RepositoryOperator):
-    """Plan which backups the policy in ``components.yaml`` keeps, as a table in the log. Deletes nothing.
-
-    Backups with all components and those of the configuration alone are planned apart: else a change of
-    the configuration in the evening would stand for that day.
-    """
-
-    def work(self, context: Context) -> dict[str, Any]:
-        """Return the ids that would be kept and forgotten."""
-        from fastvlm_ops.core.backup.retention import RetentionPolicy, plan_retention
-        from fastvlm_ops.core.backup.sets import COMPLETE_KINDS, list_sets
-
-        include_dir = settings.include_dir()
-        policy = load_components(include_dir).retention.model_dump()
-        groups: dict[str, list[BackupSet]] = {"all components": []}
-        for backup in list_sets(self.hook.open_repository()):
-            name = "all components" if backup.kind in COMPLETE_KINDS else backup.kind
-            groups.setdefault(name, []).append(backup)
-        plans = {}
-        for name, sets in groups.items():
-            plan = plan_retention(sets, RetentionPolicy(**policy), now=as_of(context))
-            self.log.info("Backups of %s; nothing is deleted:\n%s", name, plan.table())
-            plans[name] = _outline(plan)
-        return {"policy": policy, "plans": plans, "include_hash": include_hash(include_dir)}
-
-
-def _outline(plan: RetentionPlan) -> dict[str, Any]:
-    """Small enough for XCom: counts, and the newest ids."""
-    return {
-        "kept": len(plan.kept),
-        "forgotten": len(plan.forgotten),
-        "kept_ids": [planned.set_id for planned in plan.kept[:_IDS_LISTED]],
-        "forgotten_ids": [planned.set_id for planned in plan.forgotten[:_IDS_LISTED]],
-    }
+            return {}
+        listed = dict(list(hit.items())[:_IDS_LISTED])
+        # Where more is damaged than is listed, which of the others are intact is not known.
+        is_whole = result.snapshot_count <= len(result.snapshots)
+        return listed if is_whole else dict.fromkeys(listed)
 
 
 class ConfirmMaintenanceOperator(EvidenceOperator):
-    """The verdict of maintenance: fails when damage was found, or something could not be looked at.
+    """The verdict of maintenance: fails when damage was found, when something could not be looked at, and
+    when what was to be removed was not. Records what came of the plan.
 
-    Belongs last with ``trigger_rule="all_done"``.
+    Belongs behind all of them with ``trigger_rule="all_done"``. It must not stand directly behind the
+    approval, whose rejection would skip it too.
 
     :param verification: output of :class:`VerifyRepositoryOperator`; None when it failed (templated)
-    :param retention: output of :class:`PlanRetentionOperator`; None when it failed (templated)
+    :param plan: output of :class:`PlanPruningOperator`; None when it failed (templated)
+    :param forgotten: output of :class:`ForgetBackupsOperator`; None when it did not run (templated)
+    :param collected: output of :class:`CollectGarbageOperator`; None when it did not run (templated)
+    :param approval_task_id: id of the task of :class:`ApprovePruningOperator` (templated)
+    :param operations_db_conn_id: connection of the operations database (templated)
     """
 
-    template_fields: Sequence[str] = ("verification", "retention")
+    template_fields: Sequence[str] = (
+        "verification",
+        "plan",
+        "forgotten",
+        "collected",
+        "approval_task_id",
+        "operations_db_conn_id",
+    )
+    operator_extra_links = (RestoreIntactLink(), PruningPageLink())
 
-    def __init__(self, *, verification: Any, retention: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        verification: Any,
+        plan: Any,
+        forgotten: Any = None,
+        collected: Any = None,
+        approval_task_id: str = "",
+        operations_db_conn_id: str = OperationsDatabaseHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.verification = verification
-        self.retention = retention
+        self.plan = plan
+        self.forgotten = forgotten
+        self.collected = collected
+        self.approval_task_id = approval_task_id
+        self.operations_db_conn_id = operations_db_conn_id
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Weigh both results."""
+        """Weigh what was found and done, and record it."""
+        rejected = rejection(context, self.approval_task_id) if self.approval_task_id else None
+        unpruned = self._unpruned(rejected)
+        failure = self._damage() or unpruned
+        if self.plan and self.plan["apply"]:
+            try:
+                self._record(run_key(context), rejected, unpruned)
+            except Exception as error:
+                if failure is None:
+                    raise
+                self.log.warning("What came of the plan is not recorded: %s", error)
+        if failure is not None:
+            raise failure
+        self.log.info("No damage found. %s", self.verification["text"].splitlines()[0])
+        if self.plan["reason"]:
+            self.log.warning("It would be refused to remove anything: %s", self.plan["reason"])
+        return {
+            "ok": True,
+            "level": self.verification["level"],
+            "status": "done" if self.plan["apply"] else self.plan["status"],
+            "collected": self.collected if self.plan["apply"] else None,
+        }
+
+    def _damage(self) -> Exception | None:
         if not self.verification:
-            raise DamageFoundError(
+            return DamageFoundError(
                 "nothing was verified, so that nothing is known; see the task that verifies"
             )
-        if not self.verification["ok"]:
-            raise DamageFoundError(self.verification["text"])
-        if not self.retention:
-            raise DamageFoundError("no retention was planned; see the task that plans it")
-        self.log.info("No damage found. %s", self.verification["text"].splitlines()[0])
-        return {"ok": True, "level": self.verification["level"]}
+        return None if self.verification["ok"] else DamageFoundError(self.verification["text"])
+
+    def _unpruned(self, rejected: str | None) -> Exception | None:
+        """Why what was to be removed was not. A plan that is refused is an answer where it is a dry run."""
+        if not self.plan:
+            return PruningIncompleteError("no pruning was planned; see the task that plans it")
+        if self.plan["status"] == "refused" and not self.plan["dry_run"]:
+            return PruningIncompleteError(f"nothing was removed: {self.plan['reason']}")
+        if not self.plan["apply"]:
+            return None
+        if rejected:
+            return PruningIncompleteError(f"nothing was removed: {rejected}")
+        if not self.forgotten or not self.forgotten["done"]:
+            return PruningIncompleteError("nothing was removed; see the task that forgets backups")
+        if not self.collected or not self.collected["done"]:
+            return PruningIncompleteError(
+                "backups were forgotten, but what only they needed was not removed, or not all of it; see the"
+                " task that collects. The next run goes on with it"
+            )
+        return None
+
+    def _record(self, key: str, rejected: str | None, unpruned: Exception | None) -> None:
+        """Record what came of the plan."""
+        from fastvlm_ops.core.backup.prunings import Status, record_outcome
+
+        status = Status.DONE if unpruned is None else Status.REJECTED if rejected else Status.UNFINISHED
+        reason = None if unpruned is None else rejected or str(unpruned)
+        collected = self.collected if unpruned is None else None
+        with OperationsDatabaseHook(self.operations_db_conn_id).open_store() as store:
+            record_outcome(store, key, status=status, reason=reason, collected=collected)
 
     def subject(self) -> dict[str, Any]:
-        """Say which backups are hit."""
-        return {"backups": (self.verification or {}).get("backups", [])}
+        """Say which backups are hit, and what to restore instead."""
+        found = self.verification or {}
+        return {
+            "backups": list(found.get("backups", ())),
+            "nearest_intact_set": found.get("nearest_intact_set"),
+        }
+
+
+def hit_lines(hit: Mapping[str, str | None]) -> list[str]:
+    """Return which backups are hit, for people, and where to restore others from.
+
+    :param hit: ids of backups, newest first, each with the nearest intact one, if there is any
+    """
+    lines = []
+    for set_id, nearest in hit.items():
+        instead = f"the nearest intact one is {nearest}" if nearest else "no intact one is known"
+        lines.append(f"backup {set_id} is hit; {instead}")
+    if offered := next((one for one in hit.values() if one), None):
+        lines.append(f"to restore {offered}: {restore_address(offered)}")
+    return lines
 
 
 def share_of_week(moment: datetime, shares: int) -> tuple[int, int]:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import Components, FilesComponent, load_components
+from fastvlm_ops.operators.backup.recovery import (
+    RecoveryForm,
+    is_cluster,
+    plan_steps,
+    recover_step,
+    recovery_arguments,
+    set_of,
+)
 from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
 from fastvlm_ops.operators.shared import as_of, run_key
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from fastvlm_ops.core.backup.postgresql.recovery import RecoveryPlan
     from fastvlm_ops.core.backup.repository import Repository
     from fastvlm_ops.core.backup.sets import BackupSet
+
+LATEST = "latest"
 
 #: XCom of what an approval is about.
 REQUEST_KEY = "request"
@@ -28,6 +39,8 @@ class RestoreStep:
     """What restores one component; the arguments of :class:`RestoreBackupOperator`.
 
     :param in_use: paths that are there only while a service uses the target
+    :param recovery: where a cluster of PostgreSQL is recovered to, see
+        :func:`~fastvlm_ops.operators.backup.recovery.recovery_arguments`; None where a backup is restored
     """
 
     component: str
@@ -39,6 +52,7 @@ class RestoreStep:
     in_use: list[str]
     set_id: str
     in_place: bool
+    recovery: dict[str, Any] | None = None
 
 
 class PlanRestoreOperator(RepositoryOperator):
@@ -55,6 +69,8 @@ class PlanRestoreOperator(RepositoryOperator):
     :param overwrite: whether files that are there may be replaced (templated)
     :param in_place: whether to restore to where ``components.yaml`` says, instead of ``target`` (templated)
     :param dry_run: whether nothing will be written, so that nobody has to be asked (templated)
+    :param recovery: fields of :class:`~fastvlm_ops.operators.backup.recovery.RecoveryForm`; without a target
+        clusters of PostgreSQL are restored as their base backup has them (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -66,6 +82,7 @@ class PlanRestoreOperator(RepositoryOperator):
         "overwrite",
         "in_place",
         "dry_run",
+        "recovery",
     )
 
     def __init__(
@@ -78,6 +95,7 @@ class PlanRestoreOperator(RepositoryOperator):
         overwrite: bool = False,
         in_place: bool = False,
         dry_run: bool = True,
+        recovery: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -88,6 +106,7 @@ class PlanRestoreOperator(RepositoryOperator):
         self.overwrite = overwrite
         self.in_place = in_place
         self.dry_run = dry_run
+        self.recovery = recovery
 
     def work(self, context: Context) -> list[dict[str, Any]]:
         """Return the arguments of each step."""
@@ -99,10 +118,21 @@ class PlanRestoreOperator(RepositoryOperator):
         names = self._wanted(backup)
         tag = backup_set_id("replaced", as_of(context), run_key(context))
         snapshots = {member.component: member.snapshot_id for member in backup.snapshots}
+        form = RecoveryForm(**self.recovery or {})
+        plans = plan_steps(
+            repository,
+            {name: snapshots[name] for name in names},
+            form,
+            chosen=self.backup_id != LATEST,
+            paths=self.paths or [],
+        )
         steps = [
-            targets.step(name, snapshots[name], paths=self.paths or [], tag=tag, set_id=backup.set_id)
+            self._recovery_step(targets, plans[name], form, set_of(repository, plans[name].snapshot_id))
+            if name in plans
+            else targets.step(name, snapshots[name], paths=self.paths or [], tag=tag, set_id=backup.set_id)
             for name in names
         ]
+        _refuse_mixing(repository, steps)
         request = self._request(repository, backup, steps)
         context["ti"].xcom_push(key="backup", value=backup.as_dict())
         context["ti"].xcom_push(key=REQUEST_KEY, value=request)
@@ -110,6 +140,14 @@ class PlanRestoreOperator(RepositoryOperator):
             "Backup %s: %s", backup.set_id, ", ".join(f"{s.component} to {s.target}" for s in steps)
         )
         return [asdict(step) for step in steps]
+
+    def _recovery_step(
+        self, targets: _Targets, plan: RecoveryPlan, form: RecoveryForm, set_id: str
+    ) -> RestoreStep:
+        """The step that recovers a cluster: into a new or an empty folder, whatever is allowed others."""
+        new = replace(targets, overwrite=False)
+        step = new.step(plan.component, plan.snapshot_id, paths=[], tag="", set_id=set_id)
+        return replace(step, recovery=recovery_arguments(plan, form))
 
     def _wanted(self, backup: BackupSet) -> list[str]:
         from fastvlm_ops.core.backup.errors import BackupNotFoundError
@@ -200,6 +238,12 @@ class _Targets:
             assert self.root is not None  # noqa: S101 - one of the two is set
             return self.root / component, []
         kind = self.definitions.component(component).kind
+        if kind == "postgresql":
+            raise RestoreTargetError(
+                f"{component} is a cluster of PostgreSQL, which is not restored in place: a server would be"
+                " in its way, or what it left. Restore it into a target folder, and put that into service as"
+                " docs/runbooks/restore_backup.md says; or leave it out of Components"
+            )
         if kind in ("airflow_database", "airflow_objects"):
             raise RestoreTargetError(
                 f"{component} is of kind {kind}, which is not restored in place: the Airflow that would do it"
@@ -258,11 +302,33 @@ def check_unused(paths: Sequence[str]) -> None:
             )
 
 
+def _refuse_mixing(repository: Repository, steps: Sequence[RestoreStep]) -> None:
+    """:raises RestoreTargetError: a cluster would be restored over another one, whose files would stay"""
+    from fastvlm_ops.core.backup.errors import RestoreTargetError
+
+    for step in steps:
+        if step.overwrite and is_cluster(repository, step.snapshot_id):
+            raise RestoreTargetError(
+                f"{step.target} is not empty, and {step.component} is a cluster of PostgreSQL, which is"
+                " restored into a new or an empty folder only: choose a new folder name"
+            )
+
+
 def restore_step(
     repository: Repository, step: RestoreStep, *, dry_run: bool, progress: Any = None
 ) -> dict[str, Any]:
     from fastvlm_ops.core.backup.restore import restore_snapshot
 
+    if step.recovery is not None:
+        return recover_step(
+            repository,
+            step.component,
+            step.snapshot_id,
+            Path(step.target),
+            step.recovery,
+            dry_run=dry_run,
+            progress=progress,
+        )
     result = restore_snapshot(
         repository,
         step.snapshot_id,

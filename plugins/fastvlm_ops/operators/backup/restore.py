@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
-
+from fastvlm_ops.hooks.s3 import BackupRepositoryHook
+from fastvlm_ops.operators.approving import AskPersonOperator, rejection
 from fastvlm_ops.operators.backup.plan_restore import RestoreStep, check_unused, restore_step
 from fastvlm_ops.operators.backup.shared import RepositoryOperator
 from fastvlm_ops.operators.shared import EvidenceOperator, run_key
@@ -17,12 +16,9 @@ if TYPE_CHECKING:
 
     from fastvlm_ops.core.backup.repository import Repository
 
-#: XCom of how an approval was decided.
-DECISION_KEY = "decision"
 
-
-class ApproveRestoreOperator(ApprovalOperator):
-    """Ask a person before a restore replaces anything; without an answer in time, it is rejected.
+class ApproveRestoreOperator(AskPersonOperator):
+    """Ask a person before a restore replaces anything.
 
     Must stand directly before the tasks that restore, and them only: those are skipped on rejection.
 
@@ -31,38 +27,20 @@ class ApproveRestoreOperator(ApprovalOperator):
     """
 
     template_fields: Sequence[str] = ("request", "timeout_minutes")
+    question = "Replace files by a restore?"
+    skips_on_rejection = True
 
-    def __init__(self, *, request: Any, timeout_minutes: Any, **kwargs: Any) -> None:
-        super().__init__(
-            subject="Replace files by a restore?",
-            defaults=self.REJECT,
-            response_timeout=timedelta(hours=4),
-            **kwargs,
-        )
+    def __init__(self, *, request: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.request = request
-        self.timeout_minutes = timeout_minutes
 
-    def execute(self, context: Context) -> Any:
-        """Ask, unless nothing would be replaced."""
-        if not self.request["needed"]:
-            self.log.info("Nothing would be replaced, or it is a dry run: nobody has to be asked")
-            return {"needed": False}
-        self.response_timeout = timedelta(minutes=float(self.timeout_minutes))
-        self.body = request_text(self.request)
-        self.log.info(self.body)
-        return super().execute(context)
+    def is_needed(self) -> bool:
+        """Return whether anything would be replaced."""
+        return bool(self.request["needed"])
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Take the answer; a rejection skips what follows."""
-        approved = event.get("chosen_options") == [self.APPROVE]
-        user = event.get("responded_by_user") or {}
-        decision = {"needed": True, "approved": approved, "timed_out": bool(event.get("timedout"))}
-        decision["by"] = user.get("name")
-        # Before the parent class raises what skips the restore: the verdict has to know.
-        context["ti"].xcom_push(key=DECISION_KEY, value=decision)
-        self.log.info(decision_text(decision))
-        super().execute_complete(context, event)
-        return decision
+    def describe(self) -> str:
+        """Return what would be replaced."""
+        return request_text(self.request)
 
 
 class RestoreBackupOperator(RepositoryOperator):
@@ -80,6 +58,7 @@ class RestoreBackupOperator(RepositoryOperator):
         (templated)
     :param set_id: the backup set it is restored from, for the log of the repository (templated)
     :param in_place: whether the target is where the component is in service, for that log (templated)
+    :param recovery: where a cluster of PostgreSQL is recovered to; None to restore a backup (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -94,6 +73,7 @@ class RestoreBackupOperator(RepositoryOperator):
         "in_use",
         "set_id",
         "in_place",
+        "recovery",
     )
 
     def __init__(
@@ -109,6 +89,7 @@ class RestoreBackupOperator(RepositoryOperator):
         in_use: list[str] | None = None,
         set_id: str = "",
         in_place: bool = False,
+        recovery: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -122,6 +103,7 @@ class RestoreBackupOperator(RepositoryOperator):
         self.in_use = in_use
         self.set_id = set_id
         self.in_place = in_place
+        self.recovery = recovery
 
     def work(self, context: Context) -> dict[str, Any]:
         """Restore and verify, or say what would be restored."""
@@ -135,6 +117,7 @@ class RestoreBackupOperator(RepositoryOperator):
             list(self.in_use or []),
             self.set_id,
             self.in_place,
+            self.recovery,
         )
         check_unused(step.in_use)
         repository = self.hook.open_repository(chunks=True)
@@ -151,6 +134,9 @@ class RestoreBackupOperator(RepositoryOperator):
         return result
 
     def _note(self, repository: Repository, result: dict[str, Any], key: str) -> None:
+        if self.s3_conn_id != BackupRepositoryHook.default_conn_name:
+            self.log.info("%s has the log of the first place, and gets no entry of its own", self.s3_conn_id)
+            return
         from fastvlm_ops.core.backup.journal import record_restored
 
         self.note(
@@ -217,17 +203,48 @@ class ConfirmRestoreOperator(EvidenceOperator):
             raise RestoreIncompleteError(f"not restored: {', '.join(missing)}; {why}")
         done = "Dry run, nothing was written. Would restore" if self.dry_run else "Restored and verified"
         self.log.info("%s %s", done, ", ".join(results))
+        recovered = self._recovered(results)
         replaced = {name: result["replaced_in"] for name, result in results.items() if result["replaced_in"]}
         for name, folder in replaced.items():
             self.log.info("What the restore of %s has replaced stands in %s", name, folder)
-        return {"dry_run": self.dry_run, "components": list(results), "replaced_in": replaced}
+        verdict = {"dry_run": self.dry_run, "components": list(results), "replaced_in": replaced}
+        return {**verdict, "recovered": recovered} if recovered else verdict
+
+    def _recovered(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return what became of the clusters that were recovered, by component.
+
+        :raises RestoreIncompleteError: one that was to be started on trial was not
+        """
+        recovered = {}
+        for step in self.steps:
+            name, recovery = step["component"], step.get("recovery")
+            if recovery is None:
+                continue
+            trial = results[name]["trial"]
+            if recovery["trial"] and trial is None and not self.dry_run:
+                raise RestoreIncompleteError(f"{name} was recovered, but not started on trial")
+            recovered[name] = {"target": recovery["plan"]["target"], "trial": trial}
+            self.log.info("%s: %s", name, recovery_text(recovered[name]))
+        return recovered
 
     def _rejection(self, context: Context) -> str | None:
-        """Return why a person, or nobody, has kept it from being restored."""
-        if self.approval_task_id is None:
-            return None
-        decision = context["ti"].xcom_pull(task_ids=self.approval_task_id, key=DECISION_KEY)
-        return None if not decision or decision["approved"] else decision_text(decision)
+        return None if self.approval_task_id is None else rejection(context, self.approval_task_id)
+
+
+def recovery_text(recovered: dict[str, Any]) -> str:
+    """Return where a cluster was recovered to and what its trial has shown, for people.
+
+    :param recovered: of one component, as :class:`ConfirmRestoreOperator` returns it
+    """
+    trial = recovered["trial"]
+    if trial is None:
+        return f"to {recovered['target']}, not started on trial"
+    where = trial["stopped"] or "at the end of the WAL"
+    unchecked = f"; NOT checked: {'; '.join(trial['unchecked'])}" if trial["unchecked"] else ""
+    return (
+        f"to {recovered['target']}, in {trial['recovery_seconds']:.0f} s: {where}, last transaction"
+        f" {trial['reached_time']}, now on timeline {trial['timeline']}{unchecked}"
+    )
 
 
 def request_text(request: dict[str, Any]) -> str:
@@ -250,14 +267,3 @@ def request_text(request: dict[str, Any]) -> str:
         for step in request["steps"]
     ]
     return "\n".join(lines)
-
-
-def decision_text(decision: dict[str, Any]) -> str:
-    """Return how it was decided, for people.
-
-    :param decision: XCom ``decision`` of :class:`ApproveRestoreOperator`
-    """
-    if decision["timed_out"]:
-        return "nobody answered in time, which rejects it: nothing was touched"
-    who = decision["by"] or "somebody"
-    return f"approved by {who}" if decision["approved"] else f"rejected by {who}: nothing was touched"

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
-from fastvlm_ops.operators.shared import EvidenceOperator
+from fastvlm_ops.operators.shared import EvidenceOperator, run_key
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from airflow.sdk import Context
 
     from fastvlm_ops.core.backup.progress import Progress
 
 
 class RepositoryOperator(EvidenceOperator):
     """Base of operators that work on the backup repository.
+
+    What each attempt has asked S3 for, whether it succeeded or not, becomes a row of ``backup_usage``.
 
     :param s3_conn_id: connection of type ``fastvlm_s3`` (templated)
     """
@@ -27,10 +33,37 @@ class RepositoryOperator(EvidenceOperator):
         super().__init__(**kwargs)
         self.s3_conn_id = s3_conn_id
 
-    @property
+    def execute(self, context: Context) -> Any:
+        self.__dict__.pop("hook", None)  # each attempt counts for itself
+        try:
+            return super().execute(context)
+        finally:
+            self._record_usage(context)
+
+    @cached_property
     def hook(self) -> BackupRepositoryHook:
-        """The hook to the repository."""
+        """The hook to the repository; its clients count what the task does."""
         return BackupRepositoryHook(self.s3_conn_id)
+
+    def hooks_by_place(self) -> Mapping[str, BackupRepositoryHook]:
+        """Return the hooks whose requests count, by what is written behind the task's name."""
+        return {"": self.hook}
+
+    def _record_usage(self, context: Context) -> None:
+        """Write a row for each place; what cannot be written is lost, which harms no backup."""
+        try:
+            used = {place: hook.usage for place, hook in self.hooks_by_place().items()}
+            if not any(used.values()):
+                return
+            from fastvlm_ops.core.backup.usage_rows import record_usage
+
+            conn_id = getattr(self, "operations_db_conn_id", OperationsDatabaseHook.default_conn_name)
+            with OperationsDatabaseHook(conn_id).open_store() as store:
+                for place, usage in used.items():
+                    if usage is not None:
+                        record_usage(store, run_key(context), task_label(context) + place, usage)
+        except Exception as error:  # of many kinds, by what is wrong with the database
+            self.log.warning("What this task has asked S3 for is not recorded: %s", error)
 
     @property
     def show(self) -> Callable[[Progress], None]:
@@ -49,6 +82,17 @@ class RepositoryOperator(EvidenceOperator):
             write()
         except BackupError as error:
             self.log.warning("%s, but the log of the repository does not say so: %s", what, error)
+
+
+def task_label(context: Context) -> str:
+    """Return the name of an attempt, as in ``create_backup[2]``, ``create_backup[2] try 2``.
+
+    :param context: of the task
+    """
+    instance = context["ti"]
+    mapped, attempt = getattr(instance, "map_index", -1), getattr(instance, "try_number", 1)
+    label = getattr(instance, "task_id", "task")
+    return f"{label}{f'[{mapped}]' if mapped >= 0 else ''}{f' try {attempt}' if attempt > 1 else ''}"
 
 
 def backup_set_id(kind: str, moment: datetime, key: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import include_hash
 from fastvlm_ops.links.capacity import CapacityPageLink
+from fastvlm_ops.operators.approving import AskPersonOperator
 from fastvlm_ops.operators.capacity.shared import CapacityOperator
 from fastvlm_ops.operators.shared import EvidenceOperator, run_key
 
@@ -75,8 +74,8 @@ class RecommendScalingOperator(CapacityOperator):
         }
 
 
-class ApproveScaleDownOperator(ApprovalOperator):
-    """Ask a person before a scale-down is approved; without an answer in time, it is rejected.
+class ApproveScaleDownOperator(AskPersonOperator):
+    """Ask a person before a scale-down is approved.
 
     Nothing is skipped on rejection: what follows notes the answer.
 
@@ -86,37 +85,20 @@ class ApproveScaleDownOperator(ApprovalOperator):
     """
 
     template_fields: Sequence[str] = ("recommended", "dry_run", "timeout_minutes")
+    question = "Take replicas away?"
 
-    def __init__(
-        self, *, recommended: Any, dry_run: bool = True, timeout_minutes: Any = 240, **kwargs: Any
-    ) -> None:
-        super().__init__(
-            subject="Take replicas away?",
-            defaults=self.REJECT,
-            response_timeout=timedelta(hours=4),
-            **kwargs,
-        )
+    def __init__(self, *, recommended: Any, dry_run: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.recommended = recommended
         self.dry_run = dry_run
-        self.timeout_minutes = timeout_minutes
 
-    def execute(self, context: Context) -> Any:
-        """Ask, unless nothing would be taken away."""
-        if self.dry_run or not self.recommended["scale_down"]:
-            self.log.info("No replica would be taken away, or it is a dry run: nobody has to be asked")
-            return {"needed": False, "approved": False}
-        self.response_timeout = timedelta(minutes=float(self.timeout_minutes))
-        self.body = request_text(self.recommended)
-        self.log.info(self.body)
-        return super().execute(context)
+    def is_needed(self) -> bool:
+        """Return whether a replica would be taken away."""
+        return not self.dry_run and bool(self.recommended["scale_down"])
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take the answer."""
-        HITLOperator.execute_complete(self, context, event)
-        approved = event.get("chosen_options") == [self.APPROVE]
-        user = (event.get("responded_by_user") or {}).get("name")
-        self.log.info("%s by %s", "Approved" if approved else "Rejected", user or "nobody in time")
-        return {"needed": True, "approved": approved, "timed_out": bool(event.get("timedout")), "by": user}
+    def describe(self) -> str:
+        """Return which services would get fewer replicas."""
+        return request_text(self.recommended)
 
 
 class ReportCapacityOperator(CapacityOperator):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Asset, AssetAlias
 
 from fastvlm_ops.links.coreml import CoreMLPageLink
+from fastvlm_ops.operators.approving import AskPersonOperator
 from fastvlm_ops.operators.coreml.shared import CoreMLOperator
 from fastvlm_ops.operators.shared import run_key
 
@@ -52,10 +51,10 @@ class CompareWithBaselineOperator(CoreMLOperator):
         return result
 
 
-class ApprovePromotionOperator(ApprovalOperator):
+class ApprovePromotionOperator(AskPersonOperator):
     """Ask a person whether runs that are not green become part of the baseline all the same.
 
-    Without an answer in time they do not. Nothing is skipped on rejection: what follows notes the answer.
+    Nothing is skipped on rejection: what follows notes the answer.
 
     :param compared: output of :class:`CompareWithBaselineOperator` (templated)
     :param promote: ``green``, ``ask`` or ``none``: whether anybody is asked (templated)
@@ -63,37 +62,20 @@ class ApprovePromotionOperator(ApprovalOperator):
     """
 
     template_fields: Sequence[str] = ("compared", "promote", "timeout_minutes")
+    question = "Accept models that are not green?"
 
-    def __init__(
-        self, *, compared: Any, promote: str = PROMOTE_GREEN, timeout_minutes: Any = 240, **kwargs: Any
-    ) -> None:
-        super().__init__(
-            subject="Accept models that are not green?",
-            defaults=self.REJECT,
-            response_timeout=timedelta(hours=4),
-            **kwargs,
-        )
+    def __init__(self, *, compared: Any, promote: str = PROMOTE_GREEN, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.compared = compared
         self.promote = promote
-        self.timeout_minutes = timeout_minutes
 
-    def execute(self, context: Context) -> Any:
-        """Ask, if that is wanted and there is something to ask."""
-        if self.promote != PROMOTE_ASK or not _questionable(self.compared):
-            self.log.info("Nobody has to be asked")
-            return {"needed": False, "approved": False, "by": None}
-        self.response_timeout = timedelta(minutes=float(self.timeout_minutes))
-        self.body = request_text(self.compared)
-        self.log.info(self.body)
-        return super().execute(context)
+    def is_needed(self) -> bool:
+        """Return whether that is wanted, and there is something to accept."""
+        return self.promote == PROMOTE_ASK and bool(_questionable(self.compared))
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take the answer."""
-        HITLOperator.execute_complete(self, context, event)
-        approved = event.get("chosen_options") == [self.APPROVE]
-        user = (event.get("responded_by_user") or {}).get("name")
-        self.log.info("%s by %s", "Approved" if approved else "Rejected", user or "nobody in time")
-        return {"needed": True, "approved": approved, "timed_out": bool(event.get("timedout")), "by": user}
+    def describe(self) -> str:
+        """Return which runs are not green."""
+        return request_text(self.compared)
 
 
 class PromoteBaselineOperator(CoreMLOperator):

@@ -69,6 +69,25 @@ def open_catalogue() -> Iterator[Catalogue]:
         yield Catalogue(store)
 
 
+def offers(catalogue: Catalogue, backup: CatalogueSet) -> dict[str, CatalogueSet | None]:
+    """Return what to restore in place of what is damaged: by component, and under "" in place of all of it.
+
+    None where there is nothing intact. Empty where nothing is known to be damaged.
+
+    :param backup: whose page it is
+    """
+    damaged = [
+        member.component
+        for member in backup.members
+        if member.last_verified is not None and not member.last_verified.ok
+    ]
+    if not damaged:
+        return {}
+    every = [member.component for member in backup.members]
+    wanted = {"": every} | {component: [component] for component in damaged}
+    return {name: catalogue.nearest_intact(backup.set_id, of) for name, of in wanted.items()}
+
+
 def read_overview(filters: Filters, address: str, now: datetime) -> Overview:
     """Read what the list of backups shows.
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse
 
 from fastvlm_ops.ui.access import User, may_read, may_trigger
-from fastvlm_ops.ui.backups import data
+from fastvlm_ops.ui.backups import costs, data, pruning, recovery
 from fastvlm_ops.ui.backups.files import FolderNotFoundError, decode_path, encode_path, read_listing
 from fastvlm_ops.ui.errors import told
 from fastvlm_ops.ui.render import page
+
+if TYPE_CHECKING:
+    from fastvlm_ops.core.backup.catalogue import CatalogueSet
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,9 @@ Component = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Name = r"^([a-z][a-z0-9_]{0,39})?$"
 
 router = APIRouter(dependencies=[may_read(DAG_ID)])
+router.include_router(costs.router)
+router.include_router(recovery.router)
+router.include_router(pruning.router)  # before the pages of backups, of which none has such an id
 
 
 @router.get("")
@@ -62,11 +69,13 @@ def show_set(request: Request, user: User, set_id: SetId) -> HTMLResponse:
         with data.open_catalogue() as catalogue:
             backup = catalogue.set(set_id)
             checks = catalogue.checks(set_id) if backup else []
+            offers = data.offers(catalogue, backup) if backup else {}
             refreshed_at = catalogue.refreshed_at()
     except Exception as error:
         return _no_catalogue(request, error)
     if backup is None:
         raise HTTPException(404, f"The catalogue has no backup {set_id}. A refresh may have removed it.")
+    may_restore = may_trigger(user, RESTORE_DAG_ID)
     return page(
         request,
         "backups/detail.html",
@@ -74,7 +83,8 @@ def show_set(request: Request, user: User, set_id: SetId) -> HTMLResponse:
         backup=backup,
         checks=checks,
         refreshed_at=refreshed_at,
-        restores=_restores(backup) if may_trigger(user, RESTORE_DAG_ID) else {},
+        offers=offers,
+        restores=_restores(backup, offers) if may_restore else {},
         restore_dag_id=RESTORE_DAG_ID,
     )
 
@@ -118,12 +128,19 @@ def _crumbs(folder: bytes) -> list[tuple[bytes, str]]:
     return [(part, encode_path(b"/".join(parts[: n + 1]))) for n, part in enumerate(parts)]
 
 
-def _restores(backup: Any) -> dict[str, str]:
-    """What the restore form is to hold, by component; under "" for all of them."""
-    forms = {member.component: [member.component] for member in backup.members} | {"": []}
+def _restores(backup: CatalogueSet, offers: Mapping[str, CatalogueSet | None]) -> dict[str, str]:
+    """What the restore form is to hold, by component; under "" for all of them.
+
+    What is damaged is taken from the backup that is offered for it; ``nearest`` is all of that one.
+    """
+    forms: dict[str, tuple[CatalogueSet, list[str]]] = {"": (backup, [])}
+    forms |= {member.component: (backup, [member.component]) for member in backup.members}
+    for component, offered in offers.items():
+        if offered is not None:
+            forms[component or "nearest"] = (offered, [component] if component else [])
     return {
-        name: json.dumps({"backup_id": backup.set_id, "components": components})
-        for name, components in forms.items()
+        name: json.dumps({"backup_id": of.set_id, "components": components})
+        for name, (of, components) in forms.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -112,3 +113,102 @@ def test_keys_are_kept_for_the_newest_entries() -> None:
     assert len(state.recorded) == 500
     assert entries[-1][1]["key"] in state.recorded
     assert entries[0][1]["key"] not in state.recorded
+
+
+def test_verifications_are_kept_as_counts_the_newest_hundred() -> None:
+    entries = [verified("full", "a", str(number), damaged=("a",)) for number in range(105)]
+    state = folded(*entries[:59])  # of an hour, by the minute
+    for seq, (kind, body) in enumerate(entries[59:], 60):
+        state.fold({"type": kind, "seq": seq, "time": "2026-01-01T01:00:00+00:00", "body": body}, "")
+    assert [about["seq"] for about in state.verifications] == list(range(6, 106))
+    newest = state.verifications[-1]
+    assert (newest["snapshots"], newest["damaged"], newest["ok"]) == (2, 1, False)
+    assert newest["result"] is None, "an earlier version said nothing of it, which is unknown"
+    body = json.loads(json.dumps(state.checkpoint()))
+    assert folded(("checkpoint", body)).verifications == state.verifications
+    del body["verifications"]
+    assert folded(("checkpoint", body)).verifications == []
+
+
+# -- what was condemned ---------------------------------------------------------------------------------
+
+
+def condemned(*packs: str, **others: list[str]) -> tuple[str, dict[str, Any]]:
+    """The entry of a collection that is about to delete."""
+    return "condemn", {"packs": list(packs), "indexes": [], "manifests": [], "wal": [], **others}
+
+
+def swept(seq: int, left: dict[str, str | None] | None = None, finished: tuple[int, ...] = ()) -> Any:
+    """The entry of a collection that has deleted."""
+    return "swept", {"condemn": seq, "left": left or {}, "finished": list(finished), "key": f"swept/{seq}"}
+
+
+def test_what_was_swept_leaves_the_state_and_is_remembered_by_who_read_it() -> None:
+    state = folded(condemned("p", "q", indexes=["i"], manifests=["m"], wal=["w"]), swept(1))
+    assert state.condemned == []
+    assert state.condemned_names("packs") == {"p", "q"}
+    assert [state.condemned_names(member) for member in ("indexes", "manifests", "wal")] == [
+        {"i"},
+        {"m"},
+        {"w"},
+    ]
+    checkpoint = state.checkpoint()
+    state.fold({"type": "checkpoint", "seq": 3, "time": "", "body": checkpoint}, "")
+    assert state.condemned_names("packs") == {"p", "q"}, "whoever has read it still knows"
+    assert folded(("checkpoint", checkpoint)).condemned_names("packs") == set(), (
+        "whoever begins here does not"
+    )
+    assert copy.deepcopy(state).condemned_names("packs") == {"p", "q"}
+
+
+def test_what_is_locked_stays_until_it_was_deleted() -> None:
+    date = "2026-02-01T00:00:00+00:00"
+    entries = [condemned("p", "q", indexes=["i"]), swept(1, {"q": date, "i": None})]
+    state = folded(*entries)
+    expected = {"seq": 1, "packs": ["q"], "indexes": ["i"], "manifests": [], "wal": []}
+    assert state.condemned == [{**expected, "left": {"q": date, "i": None}}]
+    assert json.loads(json.dumps(state.checkpoint())) == state.checkpoint()
+    again = [condemned("q", indexes=["i"]), swept(3, {"i": None}, finished=(1,))]
+    assert [entry["seq"] for entry in folded(*entries, *again).condemned] == [3]
+    last = [condemned(indexes=["i"]), swept(5, finished=(3,))]
+    assert folded(*entries, *again, *last).condemned == []
+
+
+def test_what_another_has_finished_stays_condemned_until_its_own_collector_says_so() -> None:
+    """It may be asleep before a DELETE."""
+    entries = [condemned("p", manifests=["m"]), condemned("p", manifests=["m"]), swept(2, finished=(1,))]
+    assert folded(*entries).condemned == [{"seq": 1, "packs": ["p"], "finished": True}]
+    assert folded(*entries, swept(1)).condemned == []
+
+
+def test_entries_of_earlier_versions_are_understood() -> None:
+    state = folded(("condemn", {"packs": ["p"], "indexes": ["i"]}), ("swept", {"condemn": 1}))
+    assert (state.condemned, state.condemned_names("packs")) == ([], {"p"})
+    body = {"snapshots": {}, "sets": {}, "condemned": [{"seq": 1, "packs": ["p"], "indexes": ["i"]}]}
+    state = folded(("checkpoint", body), condemned("p"), swept(2, finished=(1,)))
+    assert state.condemned == [{"seq": 1, "packs": ["p"], "finished": True}]
+    assert state.condemned_names("manifests") == set()
+
+
+def test_keys_of_what_was_pruned_are_recorded() -> None:
+    forget = ("forget", {"snapshots": [], "sets": [], "key": "forget/run"})
+    kind, body = condemned("p")
+    state = folded(forget, (kind, {**body, "key": "condemn/run"}), swept(2))
+    assert state.recorded == {"forget/run": 1, "condemn/run": 2, "swept/2": 3}
+
+
+def test_a_set_of_a_forgotten_snapshot_does_not_count() -> None:
+    backup_set = ("backup-set", {"set_id": "set", "snapshots": {"models": "a"}})
+    forget = ("forget", {"snapshots": ["a"], "sets": []})
+    assert list(folded(snapshot("a"), backup_set).sets) == ["set"]
+    assert folded(snapshot("a"), backup_set, forget).sets == {}
+    assert folded(snapshot("a"), forget, backup_set).sets == {}
+
+
+def test_who_begins_at_a_checkpoint_remembers_what_is_swept_after_it() -> None:
+    """It may have listed those packs before, and come to rely on one."""
+    names = {"packs": ["packs/aa"], "indexes": ["index/x"], "manifests": [], "wal": []}
+    body = folded(("condemn", names)).checkpoint()
+    state = folded(("checkpoint", json.loads(json.dumps(body))), ("swept", {"condemn": 1, "left": {}}))
+    assert state.condemned == []
+    assert (state.condemned_names("packs"), state.condemned_names("indexes")) == ({"packs/aa"}, {"index/x"})

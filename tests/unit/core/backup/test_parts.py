@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import string
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -216,6 +218,13 @@ def test_a_bomb_is_not_unpacked() -> None:
     unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 28))
     with pytest.raises(CorruptionError):
         decompress(unsized, limit_bytes=1000, name="bomb")
+
+
+def test_deriving_a_key_takes_what_it_should() -> None:
+    """In a process of its own: here the tests have made it quick."""
+    code = "from fastvlm_ops.core.backup import keys; print(keys.SCRYPT)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "{'n': 32768, 'r': 8, 'p': 1}\n"
 
 
 def test_keys_are_not_shown() -> None:

@@ -91,13 +91,13 @@ def test_the_shipped_file_is_good() -> None:
         pytest.param(
             one("{name: a, path: x}"),
             "line 3, components[0].kind: is missing; expected one of airflow_database,"
-            " airflow_objects, files, sqlite",
+            " airflow_objects, files, postgresql, sqlite",
             id="no kind",
         ),
         pytest.param(
             one("{name: a, kind: ftp, path: x}"),
             "components[0].kind: 'ftp' is not known; expected one of 'files', 'sqlite',"
-            " 'airflow_database', 'airflow_objects'",
+            " 'postgresql', 'airflow_database', 'airflow_objects'",
             id="unknown kind",
         ),
         pytest.param(
@@ -197,11 +197,49 @@ def test_airflows_own_have_a_connection_and_no_path(tmp_path: Path) -> None:
         components.path_of("a", Path("/kit"))
 
 
+CLUSTER = "{name: a, kind: postgresql, "
+
+
+def test_a_cluster_has_a_connection_and_no_path(tmp_path: Path) -> None:
+    components = load(tmp_path, one(CLUSTER + "slot: s_1, checks: [SELECT 1], on_damaged_pages: warn}"))
+    cluster = components.component("a")
+    assert (cluster.connection, cluster.slot) == ("fastvlm_postgres", "s_1")
+    assert (cluster.checks, cluster.on_damaged_pages) == (("SELECT 1",), "warn")
+    assert (cluster.wal_max_lag_seconds, cluster.switch_wal_after_seconds) == (600, 300)
+    with pytest.raises(DefinitionError, match="'a' is of kind postgresql, which has no path"):
+        components.path_of("a", Path("/kit"))
+    without = load(tmp_path, one("{name: a, kind: postgresql}")).component("a")
+    assert (without.slot, without.on_damaged_pages) == (None, "fail")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("slot", "Slot"),
+        ("slot", "'a b'"),
+        ("slot", "''"),
+        ("slot", "a" * 64),
+        ("checks[0]", "' '"),
+        ("connection", "'a b'"),
+        ("wal_max_lag_seconds", "9"),
+        ("wal_max_lag_seconds", "1.5"),
+        ("switch_wal_after_seconds", "0"),
+        ("on_damaged_pages", "ignore"),
+        ("path", "/srv"),
+    ],
+)
+def test_a_cluster_with_what_cannot_be_is_refused(key: str, value: str, tmp_path: Path) -> None:
+    name = key.partition("[")[0]
+    written = f"[{value}]" if name != key else value
+    with pytest.raises(DefinitionError, match=rf"components\[0\]\.{name}"):
+        load(tmp_path, one(f"{CLUSTER}{name}: {written}}}"))
+
+
 def test_the_examples_in_the_shipped_file_are_good(tmp_path: Path) -> None:
     text = (Path(__file__).parents[4] / "include" / "components.yaml").read_text()
     with_examples = re.sub(r"^  # (?=- name|  \w+:)", "  ", text, flags=re.M)
     added = load(tmp_path, with_examples).names[4:]
-    assert added == ["airflow_database", "airflow_objects"]
+    assert added == ["application_database", "airflow_database", "airflow_objects"]
 
 
 def test_reads_what_is_watched_and_kept(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""backup_maintenance, run to its end against a real S3 server: what it removes, and what stops it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.airflow_kit import Kit, keep_little, publish, repository_behind
+
+NOTHING = [{"done": False}]
+
+
+@pytest.fixture
+def repository(kit: Kit, connection: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two backups, of which the policy keeps the newest."""
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__DATABASE_PATH", str(tmp_path / "operations.db"))
+    keep_little(tmp_path, monkeypatch, enabled=True)
+    opened = repository_behind(connection)
+    for number in range(2):
+        (kit.folder / "configuration" / "service.yaml").write_text(f"port: {number}\n" * 20_000)
+        publish(opened, kit, number)
+    return opened
+
+
+@pytest.fixture
+def approved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has approved it: dag.test() would wait for that for ever."""
+    from fastvlm_ops.operators.backup import ApprovePruningOperator
+
+    monkeypatch.setattr(ApprovePruningOperator, "is_needed", lambda self: False)
+
+
+def names(repository: Any) -> set[str]:
+    """All objects but those of the log, which grows, and of probes."""
+    spared = ("log/", "probe/")
+    return {info.name for info in repository.storage.list("") if not info.name.startswith(spared)}
+
+
+def test_by_hand_it_is_a_dry_run(repository: Any, run_dag: Any) -> None:
+    before = names(repository)
+    run = run_dag("backup_maintenance", {"level": "listing"})
+    assert run.state == "success"
+    (planned,) = run.returned("plan_pruning")
+    assert (planned["status"], planned["set_ids"]) == ("planned", ["full-0"])
+    assert run.returned("forget_backups") == run.returned("collect_garbage") == NOTHING
+    assert run.returned("confirm_maintenance")[0]["status"] == "planned"
+    assert names(repository) == before
+    assert list(repository.refresh().sets) == ["full-0", "full-1"]
+
+
+def test_what_is_not_kept_goes_and_the_rest_can_be_restored(
+    repository: Any, approved: None, run_dag: Any, kit: Kit
+) -> None:
+    from fastvlm_ops.core.backup import restore_snapshot
+
+    before = names(repository)
+    run = run_dag("backup_maintenance", {"level": "listing", "dry_run": False})
+    assert run.state == "success"
+    (collected,) = run.returned("collect_garbage")
+    gone = before - names(repository)
+    assert any(name.startswith("packs/") for name in gone)
+    assert len(gone) == collected["deleted_objects"]
+    (confirmed,) = run.returned("confirm_maintenance")
+    assert (confirmed["status"], confirmed["collected"]) == ("done", collected)
+    assert list(repository.refresh().sets) == ["full-1"]
+    kept = repository.refresh().sets["full-1"]["snapshots"]["configuration"]
+    restore_snapshot(repository, kept, kit.restores)
+    assert (kit.restores / "service.yaml").read_text() == "port: 1\n" * 20_000
+
+
+def test_damage_is_named_and_nothing_is_removed(
+    repository: Any, approved: None, run_dag: Any, kit: Kit
+) -> None:
+    before = names(repository)
+    (kit.folder / "configuration" / "service.yaml").write_text("port: 2\n" * 20_000)
+    publish(repository, kit, 2)
+    pack = next(name for name in names(repository) - before if name.startswith("packs/"))
+    repository.storage.remove(pack)
+    before = names(repository)
+    run = run_dag("backup_maintenance", {"level": "listing", "dry_run": False})
+    assert run.state == "failed"
+    assert run.tasks["verify_repository"] == run.tasks["plan_pruning"] == ["success"]
+    assert run.returned("forget_backups") == run.returned("collect_garbage") == NOTHING
+    assert names(repository) == before
+    (evidence,) = run.failures("confirm_maintenance")
+    assert f"{pack}: " in evidence["message"]
+    assert "backup full-2 is hit; the nearest intact one is full-1" in evidence["message"]
+    assert "/backups/full-1?restore=" in evidence["message"]
+    assert (evidence["backups"], evidence["nearest_intact_set"]) == (["full-2"], "full-1")
+    assert list(repository.refresh().sets) == ["full-0", "full-1", "full-2"]
+
+
+def test_a_bucket_that_is_gone_leaves_all_red_and_unknown(
+    repository: Any, run_dag: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.airflow_kit import set_connection
+
+    set_connection(monkeypatch, {**connection, "password": "wrong"})
+    run = run_dag("backup_maintenance", {"level": "listing"})
+    assert run.state == "failed"
+    assert run.tasks["verify_repository"] == run.tasks["plan_pruning"] == ["failed"]
+    assert run.tasks["forget_backups"] == run.tasks["collect_garbage"] == ["upstream_failed"]
+    assert "nothing was verified" in run.failures("confirm_maintenance")[0]["message"]
