@@ -309,7 +309,8 @@ def test_broken_definitions(patient: Patient, moved: Callable[[str, bytes | None
         "include/components.yaml",
         b"version: 1\ncomponents:\n  - name: one\n    kind: flies\n    path: /srv\n",
     )
-    assert_found(patient, "definitions", "components[0]", "fastvlm-ops validate", "components")
+    untried = ("components", "lifecycle rules")
+    assert_found(patient, "definitions", "components[0]", "fastvlm-ops validate", *untried)
 
 
 def test_a_component_that_is_not_there(patient: Patient, moved: Callable[[str, bytes | None], Path]) -> None:
