@@ -19,7 +19,7 @@ Location = tuple[str | int, ...]
 class Definition(BaseModel):
     """Base of everything in a definition file: unknown keys and wrong types are refused.
 
-    Each is built when it is first used: to build those of all files takes as long as the rest of parsing a DAG.
+    Built when first used: building those of all files takes as long as the rest of parsing a DAG.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
