@@ -218,6 +218,11 @@ def _options() -> dict[str, Any]:
             "Default: none, so that restores are refused.",
             "/srv/fastvlm-restores",
         ),
+        "drill_dir": _folder(
+            "Folder of running disaster-recovery drills: their faults and measurements. On a local disk.",
+            "Default: drills, in AIRFLOW_HOME.",
+            "/srv/drills",
+        ),
         "scratch_dir": _folder(
             "Folder for copies of databases while they are backed up; needs room for the largest.",
             "Default: the system's temporary folder.",

@@ -85,8 +85,7 @@ def database_path() -> Path:
 
     :raises SettingError: it is not an absolute path, or its folder does not exist
     """
-    home = Path(os.path.expandvars(os.environ.get("AIRFLOW_HOME", "~/airflow"))).expanduser()
-    path = _path("database_path") or home.absolute() / "fastvlm_ops.db"
+    path = _path("database_path") or _home() / "fastvlm_ops.db"
     if not path.parent.is_dir():
         raise SettingError("database_path", f"is {path}, whose folder does not exist")
     return path
@@ -107,6 +106,15 @@ def metrics_dir() -> Path | None:
     if path is not None and not path.is_dir():
         raise SettingError("metrics_dir", f"is {path}, which is not a folder")
     return path
+
+
+def drill_dir() -> Path:
+    """Return the folder of running drills: their plans, faults and measurements; ``drills`` in Airflow's home
+    unless set. It is made where absent, and must outlast the worker's temporary files.
+
+    :raises SettingError: it is not an absolute path
+    """
+    return _path("drill_dir") or _home() / "drills"
 
 
 def postgresql_bin_dir() -> Path | None:
@@ -143,6 +151,10 @@ def wal_spool_max_gib() -> float:
     if not 0 < gib < _GIB_LIMIT:
         raise SettingError("wal_spool_max_gib", f"is {value!r}; it must be a number of GiB above 0")
     return gib
+
+
+def _home() -> Path:
+    return Path(os.path.expandvars(os.environ.get("AIRFLOW_HOME", "~/airflow"))).expanduser().absolute()
 
 
 def _path(option: str) -> Path | None:

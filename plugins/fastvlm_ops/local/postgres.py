@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from fastvlm_ops.core.backup.errors import SourceError
 from fastvlm_ops.core.backup.postgresql.programs import Account, run_as
+from fastvlm_ops.core.programs.proc import process_id
 from fastvlm_ops.local.ports import HOST, answers, free_ports
 from fastvlm_ops.local.postgres_programs import NEWEST, usable_programs
-from fastvlm_ops.local.proc import process_id
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_ops.local.proc import ProcessId, marked, process_id, session_members
+from fastvlm_ops.core.programs.proc import ProcessId, marked, process_id, session_members
 
 MARKER = "FASTVLM_OPS_DEMO_STATE"
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastvlm_ops.local.proc import ProcessId, process_id
+from fastvlm_ops.core.programs.proc import ProcessId, process_id
 from fastvlm_ops.local.processes import Processes
 
 DEFAULT = Path(".demo")

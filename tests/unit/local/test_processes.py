@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_ops.local.proc import process_id
+from fastvlm_ops.core.programs.proc import process_id
 from fastvlm_ops.local.processes import MARKER, Processes, ProcessStartError, tail
 
 # A leader that ignores SIGTERM, and starts a child that leaves its session.

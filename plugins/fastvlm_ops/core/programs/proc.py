@@ -14,7 +14,7 @@ _PROC = Path("/proc")
 
 
 class UnsupportedSystemError(Exception):
-    """The embedded stack runs on Linux only."""
+    """Processes are found in /proc, which only Linux has."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def boot_id() -> str:
     :raises UnsupportedSystemError: not on Linux
     """
     if not sys.platform.startswith("linux"):
-        raise UnsupportedSystemError("the embedded stack needs Linux: it finds its processes in /proc")
+        raise UnsupportedSystemError("Linux is needed: processes are found in /proc")
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
