@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from fastvlm_ops.core.disaster_recovery.errors import DrillError
-from fastvlm_ops.core.disaster_recovery.plans import STEPS, DrillPlan, StepResult, Verdict
+from fastvlm_ops.core.disaster_recovery.plan import STEPS, DrillPlan, StepResult, Verdict
 from fastvlm_ops.core.store import Store
 from fastvlm_ops.core.store.clock import now
 from fastvlm_ops.core.store.tables import disaster_recovery as tables
@@ -55,7 +55,7 @@ class Drill:
     :param reason: of the verdict
     :param figures: of :data:`FIGURES`; None: not measured
     :param summary: what a report shows besides
-    :param steps: by their names, in the order of :data:`~.plans.STEPS`
+    :param steps: by their names, in the order of :data:`~.plan.STEPS`
     """
 
     plan: DrillPlan

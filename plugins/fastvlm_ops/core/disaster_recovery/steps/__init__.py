@@ -1,7 +1,7 @@
 """One function for each type of check and action that a scenario can name.
 
-A check ``x`` is ``check_x`` of its module, an action ``x`` is ``do_x``; both take the step as the scenario has
-it, the plan, and the surroundings, and return a :class:`CheckResult`. They wait by ``Surroundings.pause``.
+A check ``x`` is ``check_x`` of its module, an action ``x`` is ``do_x``; both take the step of the scenario,
+the plan and the surroundings, and return a :class:`CheckResult`. They wait by ``Surroundings.pause``.
 What they raise makes a result that is inconclusive, but for :class:`DrillAbortedError`.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from fastvlm_ops.core.disaster_recovery.errors import DrillAbortedError
-from fastvlm_ops.core.disaster_recovery.plans import DrillPlan
+from fastvlm_ops.core.disaster_recovery.plan import DrillPlan
 from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
 
 Status = Literal["passed", "failed", "inconclusive"]
