@@ -60,7 +60,7 @@ def report_drill(
     :param measures: what was measured; None where there was no fault, or nothing was measured
     :param fault_ns: when the fault was injected, on the observer's monotonic clock; None where it was not
     :returns: what was stored
-    :raises UnknownDrillError: the drill is not recorded
+    :raises DrillError: the drill is not recorded
     :raises StoreError: the evidence cannot be stored
     """
     record = read_record(store, run_key)

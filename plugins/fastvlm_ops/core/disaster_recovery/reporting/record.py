@@ -1,4 +1,4 @@
-"""A drill as the operations database has it: all that its report is made of, besides the observer's ledger."""
+"""A drill with its fault and those before it: what its report is made of, besides the observer's ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_ops.core.disaster_recovery.plan import STEPS, DrillPlan, StepResult
+from fastvlm_ops.core.disaster_recovery.drills import Drill, StepRow, read_drill
+from fastvlm_ops.core.disaster_recovery.errors import DrillError
+from fastvlm_ops.core.disaster_recovery.plan import DrillPlan
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -15,21 +17,6 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.store import Store
 
 EARLIER_DRILLS = 50
-
-
-class UnknownDrillError(Exception):
-    """The operations database has no such drill."""
-
-    retryable = False
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """A step that has ended."""
-
-    started_at: datetime
-    finished_at: datetime
-    result: StepResult
 
 
 @dataclass(frozen=True)
@@ -50,17 +37,18 @@ class Earlier:
 class DrillRecord:
     """A drill.
 
-    :param row: of table ``drill``
-    :param steps: that have ended, in their order
     :param fault: row of table ``drill_fault``; None where nothing was armed
     :param earlier: oldest first, itself not among them
     """
 
-    plan: DrillPlan
-    row: Mapping[str, Any]
-    steps: tuple[StepRecord, ...]
-    fault: Mapping[str, Any] | None
+    drill: Drill
+    fault: Mapping[str, Any] | None = None
     earlier: tuple[Earlier, ...] = ()
+
+    @property
+    def plan(self) -> DrillPlan:
+        """What it was to do."""
+        return self.drill.plan
 
     @property
     def title(self) -> str:
@@ -72,26 +60,53 @@ class DrillRecord:
         """What its scenario says that it proves."""
         return str(self.plan.definition.get("description") or "").strip()
 
-    def step(self, name: str) -> StepRecord | None:
-        """Return a step; None where it has not ended, or was never begun.
+    @property
+    def planned_at(self) -> datetime:
+        """When its plan was made."""
+        return datetime.fromisoformat(self.plan.planned_at)
 
-        :param name: of :data:`~fastvlm_ops.core.disaster_recovery.plan.STEPS`
-        """
-        return next((one for one in self.steps if one.result.step == name), None)
+    @property
+    def ended_at(self) -> datetime:
+        """When its last step ended: the report itself is no part of it."""
+        return max((one.finished_at for one in self.drill.steps.values()), default=self.planned_at)
+
+    @property
+    def zero(self) -> datetime:
+        """What its times count from: the fault, or where there was none, its first step."""
+        first = min((one.started_at for one in self.drill.steps.values()), default=self.planned_at)
+        return self.drill.fault_at or first
 
     @property
     def undone_after_seconds(self) -> float | None:
         """From the fault until nothing of it was left; None where that is not known."""
-        return (
-            None
-            if self.fault is None
-            else seconds_between(self.fault["injected_at"], self.fault["undone_at"])
-        )
+        if self.fault is None or self.fault["undone_at"] is None or self.fault["injected_at"] is None:
+            return None
+        return float((self.fault["undone_at"] - self.fault["injected_at"]).total_seconds())
 
+    @property
+    def is_fault_left(self) -> bool:
+        """Whether something was broken that is not known to be whole again."""
+        return self.fault is not None and self.fault["undone_at"] is None
 
-def seconds_between(start: datetime | None, end: datetime | None) -> float | None:
-    """Return the time between two moments; None where one of them is not known."""
-    return None if start is None or end is None else (end - start).total_seconds()
+    def step(self, name: str) -> StepRow | None:
+        """Return a step; None where it has not ended, or was never begun.
+
+        :param name: of :data:`~fastvlm_ops.core.disaster_recovery.plan.STEPS`
+        """
+        return self.drill.steps.get(name)
+
+    def checks(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return what all steps have checked and done, each with the name of its step."""
+        return [(name, check) for name, row in self.drill.steps.items() for check in row.result.checks]
+
+    def commands(self) -> list[tuple[str, float, str]]:
+        """Return what was done to the target: step, seconds from :attr:`zero`, and in words; in order."""
+        found = [
+            (name, float(one.get("at_seconds") or 0.0), str(one.get("what", "")))
+            for name, row in self.drill.steps.items()
+            for one in row.result.commands
+        ]
+        return sorted(found, key=lambda one: one[1])
 
 
 def read_record(store: Store, run_key: str) -> DrillRecord:
@@ -99,48 +114,32 @@ def read_record(store: Store, run_key: str) -> DrillRecord:
 
     :param store: the operations database
     :param run_key: ``<dag id>/<run id>``
-    :raises UnknownDrillError: there is none
+    :raises DrillError: there is none
     """
+    drill = read_drill(store, run_key)
+    if drill is None:
+        raise DrillError(f"no drill {run_key!r} is recorded: its task guard_drill records it")
     from sqlalchemy import select
 
-    from fastvlm_ops.core.store.tables.disaster_recovery import drills, faults, steps
+    from fastvlm_ops.core.store.tables.disaster_recovery import faults
 
     with store.read() as connection:
-        row = connection.execute(select(drills).where(drills.c.run_key == run_key)).mappings().first()
-        if row is None:
-            raise UnknownDrillError(f"no drill {run_key!r} is recorded; its guard_drill has to run first")
-        plan = DrillPlan.model_validate(row["plan"])
-        ended = connection.execute(select(steps).where(steps.c.run_key == run_key)).mappings().all()
-        of_fault = select(faults).where(faults.c.fault_id == plan.fault_id)
+        of_fault = select(faults).where(faults.c.fault_id == drill.plan.fault_id)
         fault = connection.execute(of_fault).mappings().first()
-        earlier = _earlier(connection, plan.scenario, row["planned_at"])
-    return DrillRecord(
-        plan=plan,
-        row=dict(row),
-        steps=tuple(sorted(map(_step, ended), key=_place)),
-        fault=None if fault is None else dict(fault),
-        earlier=earlier,
-    )
+        earlier = _earlier(connection, drill.plan)
+    return DrillRecord(drill, None if fault is None else dict(fault), earlier)
 
 
-def _step(row: Mapping[str, Any]) -> StepRecord:
-    return StepRecord(row["started_at"], row["finished_at"], StepResult.model_validate(row["result"]))
-
-
-def _place(step: StepRecord) -> tuple[int, str]:
-    name = step.result.step
-    return STEPS.index(name) if name in STEPS else len(STEPS), name
-
-
-def _earlier(connection: Connection, scenario: str, before: datetime) -> tuple[Earlier, ...]:
+def _earlier(connection: Connection, plan: DrillPlan) -> tuple[Earlier, ...]:
     from sqlalchemy import select
 
     from fastvlm_ops.core.store.tables.disaster_recovery import drills
 
     columns = ("run_key", "planned_at", "verdict", "rto_seconds", "rpo_seconds")
+    before = drills.c.planned_at < datetime.fromisoformat(plan.planned_at)
     query = (
         select(*(drills.c[name] for name in columns))
-        .where(drills.c.scenario == scenario, drills.c.dry_run.is_(False), drills.c.planned_at < before)
+        .where(drills.c.scenario == plan.scenario, drills.c.dry_run.is_(False), before)
         .order_by(drills.c.planned_at.desc())
         .limit(EARLIER_DRILLS)
     )
