@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from fastvlm_ops.core.disaster_recovery.errors import DrillError
 
-class FaultError(Exception):
-    """A fault cannot be injected, taken back or looked at; the message says what, and what to do.
 
-    :param message: for people
-    :param retryable: whether it may pass by itself
-    """
-
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
-        super().__init__(message)
-        self.retryable = retryable
+class FaultError(DrillError):
+    """A fault cannot be injected, taken back or looked at; the message says what, and what to do."""
 
 
 class EntryError(FaultError):
