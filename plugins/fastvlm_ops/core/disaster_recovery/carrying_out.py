@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from fastvlm_ops.core.disaster_recovery.faults import describe, is_left
 from fastvlm_ops.core.disaster_recovery.guards import GuardResult
 from fastvlm_ops.core.disaster_recovery.holding import arm, inject, release
 from fastvlm_ops.core.disaster_recovery.plan import DrillPlan, StepResult
-from fastvlm_ops.core.disaster_recovery.planning import scenario_of
+from fastvlm_ops.core.disaster_recovery.planning import fault_id, scenario_of
 from fastvlm_ops.core.disaster_recovery.steps import run_action, run_check
 from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
 
@@ -45,6 +46,15 @@ def outline(plan: DrillPlan) -> list[str]:
     for name, parts in _parts(steps).items():
         lines += [f"{name}: {_said(part)}" for part in parts]
     return lines
+
+
+def parts_in_words(plan: DrillPlan, step: str) -> list[str]:
+    """Return the checks or actions of a step.
+
+    :param plan: of the drill
+    :param step: its name
+    """
+    return [_said(part) for part in _parts(scenario_of(plan).steps)[step]]
 
 
 def arm_fault(plan: DrillPlan, at: Surroundings) -> Path | None:
@@ -142,6 +152,21 @@ def run_parts(step: str, plan: DrillPlan, at: Surroundings, *, go_on: bool) -> S
         checks=tuple(results) or ({"name": "nothing to do", "status": "passed", "seconds": 0.0},),
         commands=commands_since_fault(plan, at),
     )
+
+
+def release_of_run(run_key: str, drill_dir: Path) -> str | None:
+    """Have the fault of a run taken back, by nothing but the run's key.
+
+    :param run_key: ``<dag id>/<run id>``
+    :param drill_dir: of all drills of this worker
+    :returns: what became of it; None where none was armed here
+    :raises FaultError: something of it may be left
+    """
+    file = entry_file(drill_dir, fault_id(run_key))
+    if not os.path.lexists(file):
+        return None
+    entry = release(file, _RELEASE_SECONDS)
+    return f"{entry.fault_id}: {entry.state}, by {entry.undone_by}: {entry.undone_how or 'nothing to do'}"
 
 
 def take_back(plan: DrillPlan, at: Surroundings) -> StepResult:

@@ -15,9 +15,17 @@ from sqlalchemy import select
 
 from fastvlm_ops.core.config.disaster_recovery import Scenario, ServiceTarget
 from fastvlm_ops.core.config.disaster_recovery_policy import DisasterRecoveryPolicy
-from fastvlm_ops.core.disaster_recovery.fault_types import DiskFault, FileFault
+from fastvlm_ops.core.disaster_recovery.fault_types import (
+    ContainerFault,
+    DatabaseFault,
+    DiskFault,
+    FileFault,
+    LinkFault,
+    ProcessFault,
+)
 from fastvlm_ops.core.disaster_recovery.leasing import lease_holder
 from fastvlm_ops.core.disaster_recovery.lever import read_lever
+from fastvlm_ops.core.disaster_recovery.plan import DrillPlan
 from fastvlm_ops.core.disaster_recovery.planning import DATABASES, Resolved
 from fastvlm_ops.core.services.instances import Marker, ServiceView
 from fastvlm_ops.core.store import Store
@@ -99,7 +107,36 @@ def check_guards(situation: Situation) -> list[GuardResult]:
     return [_checked(name, guard, situation) for name, guard in guards.items()]
 
 
-def _checked(name: str, guard: Callable[[Situation], tuple[str, str]], situation: Situation) -> GuardResult:
+def same_target(plan: DrillPlan, view: ServiceView | None) -> GuardResult:
+    """Check that what was planned to be hit is still the very thing, and healthy.
+
+    :param plan: of the drill
+    :param view: the service as it is now
+    """
+    return _checked("target unchanged", lambda _: _unchanged(plan, view), None)
+
+
+def _unchanged(plan: DrillPlan, view: ServiceView | None) -> tuple[str, str]:
+    fault = plan.fault
+    if fault is None:
+        return "nothing is hit", ""
+    if view is None:
+        raise ValueError("the service did not say what it is")
+    if isinstance(fault, ProcessFault | ContainerFault | DatabaseFault):
+        instance = view.instance(fault.instance)
+        read = f"{instance.name} is {'healthy' if instance.healthy else instance.detail or 'not healthy'}"
+        if instance.identity != fault.identity:
+            return read, f"{instance.name} is not the one that was planned: it was started again meanwhile"
+        return read, "" if instance.healthy else f"{instance.name} is not healthy any more"
+    if isinstance(fault, LinkFault):
+        there = fault.link in view.links
+        return f"links: {', '.join(view.links)}", "" if there else f"the link {fault.link} is gone"
+    path = fault.place if isinstance(fault, FileFault) else fault.mount
+    there = path in {str(Path(place).resolve()) for place in view.places.values()}
+    return f"places: {', '.join(view.places)}", "" if there else f"{path} is no place of the service any more"
+
+
+def _checked(name: str, guard: Callable[[Any], tuple[str, str]], situation: Situation | None) -> GuardResult:
     try:
         read, why = guard(situation)
     except Exception as error:  # of many kinds, by what the guard reads; none of them is a yes

@@ -151,6 +151,22 @@ def resolve(scenario: Scenario, origin: Origin, view: ServiceView | None) -> Res
     return _RESOLVERS[type(step)](step, origin, view)
 
 
+def planned_target(plan: DrillPlan, view: ServiceView | None) -> Resolved:
+    """Return what a plan's fault hits, as the service is now.
+
+    :param plan: of the drill
+    :param view: of the service; None where the backups are the target
+    """
+    fault = plan.fault
+    if fault is None or view is None:
+        return Resolved(fault)
+    if isinstance(fault, ProcessFault | ContainerFault | DatabaseFault):
+        return Resolved(fault, (fault.instance,))
+    if isinstance(fault, LinkFault):
+        return Resolved(fault, tuple(one.name for one in view.instances if one.name == fault.link))
+    return Resolved(fault, _readers(view), is_shared=True)
+
+
 def _process(step: Any, origin: Origin, view: ServiceView) -> Resolved:
     instance = _chosen(step, view)
     if not isinstance(instance.identity, ProcessIdentity):
