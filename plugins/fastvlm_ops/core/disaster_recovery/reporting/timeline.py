@@ -1,0 +1,173 @@
+"""What happened in a drill, in seconds from its fault: small enough for a row, and all that pictures need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from fastvlm_ops.core.disaster_recovery.reporting.record import DrillRecord
+
+Outcome = Literal["acknowledged", "in_flight", "failed", "lost"]
+#: Of several that stand at one place of a picture, the last of these is seen.
+OUTCOMES: tuple[Outcome, ...] = ("acknowledged", "in_flight", "failed", "lost")
+
+_MOST_REQUESTS, _MOST_WRITES = 1200, 600
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Request(_Part):
+    """A request of the prober.
+
+    :param at: when it was sent
+    :param latency_ms: until it was answered; None where it was not
+    :param ok: whether it was answered rightly
+    """
+
+    at: float
+    latency_ms: float | None
+    ok: bool
+
+
+class Write(_Part):
+    """A write of the canary; ``lost``: it was acknowledged, and is missing."""
+
+    at: float
+    outcome: Outcome
+
+
+class Span(_Part):
+    """A step, from its start to its end."""
+
+    step: str
+    status: str
+    start: float
+    end: float
+
+
+class Command(_Part):
+    """What was done to the target."""
+
+    step: str
+    at: float
+    what: str
+
+
+class Timeline(_Part):
+    """A drill.
+
+    :param has_fault: whether zero is the fault; else it is the start of the first step
+    :param undone: when nothing was left of the fault; None where that is not known, or there was none
+    :param detected: first failed request; None where none failed
+    :param recovered: first validated request after the fault
+    """
+
+    has_fault: bool
+    spans: tuple[Span, ...]
+    commands: tuple[Command, ...] = ()
+    requests: tuple[Request, ...] = ()
+    writes: tuple[Write, ...] = ()
+    undone: float | None = None
+    detected: float | None = None
+    recovered: float | None = None
+
+    @property
+    def start(self) -> float:
+        """Where its picture begins: an approval may have taken hours, and says nothing."""
+        begins = [span.start for span in self.spans if span.step != "guard"]
+        return min([*begins, *(one.at for one in self.requests[:1])], default=0.0)
+
+    @property
+    def end(self) -> float:
+        """Where its picture ends."""
+        ends = [*(span.end for span in self.spans), *(one.at for one in self.requests[-1:])]
+        return max([*ends, self.start + 1.0])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` reads: rows as short lists, since there are many."""
+        plain = self.model_dump(mode="json", exclude={"requests", "writes"})
+        requests = [[one.at, one.latency_ms, int(one.ok)] for one in self.requests]
+        return {**plain, "requests": requests, "writes": [[one.at, one.outcome] for one in self.writes]}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Timeline | None:
+        """Return a timeline; None where the value is none.
+
+        :param value: of :meth:`as_json`
+        """
+        try:
+            requests = [{"at": at, "latency_ms": ms, "ok": bool(ok)} for at, ms, ok in value["requests"]]
+            writes = [{"at": at, "outcome": outcome} for at, outcome in value["writes"]]
+            return cls.model_validate({**value, "requests": requests, "writes": writes})
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def make_timeline(
+    record: DrillRecord, requests: Iterable[Request] = (), writes: Iterable[Write] = ()
+) -> Timeline:
+    """Return what happened in a drill.
+
+    :param record: of the drill
+    :param requests: of the prober, from the fault on the observer's clock, in order
+    :param writes: of the canary, likewise
+    """
+    figures = record.drill.figures
+    spans = [
+        Span(
+            step=name,
+            status=row.result.status,
+            start=_since(record, row.started_at),
+            end=_since(record, row.finished_at),
+        )
+        for name, row in record.drill.steps.items()
+    ]
+    has_fault = record.drill.fault_at is not None
+    return Timeline(
+        has_fault=has_fault,
+        spans=tuple(spans),
+        commands=tuple(Command(step=step, at=at, what=what) for step, at, what in record.commands()),
+        requests=tuple(_fewer_requests(list(requests))),
+        writes=tuple(_fewer_writes(list(writes))),
+        undone=record.undone_after_seconds,
+        detected=figures.get("detection_seconds"),
+        recovered=figures.get("rto_seconds") if has_fault else None,
+    )
+
+
+def _since(record: DrillRecord, moment: Any) -> float:
+    return round(float((moment - record.zero).total_seconds()), 3)
+
+
+def _groups(rows: Sequence[Any], most: int) -> Iterable[list[Any]]:
+    """Rows that stand at one place of a picture."""
+    if len(rows) <= most:
+        yield from ([row] for row in rows)
+        return
+    first, width = rows[0].at, (rows[-1].at - rows[0].at) / most or 1.0
+    group: list[Any] = []
+    place = 0
+    for row in rows:
+        here = int((row.at - first) / width)
+        if group and here != place:
+            yield group
+            group = []
+        place = here
+        group.append(row)
+    if group:
+        yield group
+
+
+def _fewer_requests(rows: list[Request]) -> Iterable[Request]:
+    for group in _groups(sorted(rows, key=lambda one: one.at), _MOST_REQUESTS):
+        failed = [one for one in group if not one.ok]
+        yield max(failed or group, key=lambda one: one.latency_ms or 0.0)
+
+
+def _fewer_writes(rows: list[Write]) -> Iterable[Write]:
+    for group in _groups(sorted(rows, key=lambda one: one.at), _MOST_WRITES):
+        yield max(group, key=lambda one: OUTCOMES.index(one.outcome))
