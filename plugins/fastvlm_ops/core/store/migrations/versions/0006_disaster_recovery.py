@@ -18,6 +18,7 @@ def upgrade() -> None:
     _create_drills()
     _create_steps()
     _create_faults()
+    _create_lever()
 
 
 def _create_drills() -> None:
@@ -76,3 +77,14 @@ def _create_faults() -> None:
         sa.Column("problem", sa.String),
     )
     op.create_index("drill_fault_open", "drill_fault", ["undone_at", "host"])
+
+
+def _create_lever() -> None:
+    op.create_table(
+        "drill_lever",
+        sa.Column("name", sa.String(20), primary_key=True),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("reason", sa.String(500), nullable=False),
+        sa.Column("changed_by", sa.String(255), nullable=False),
+        sa.Column("changed_at", UtcDateTime, nullable=False),
+    )
