@@ -91,9 +91,18 @@ def break_it(
     :raises InconclusiveError: there is no steady state, or nothing is being measured
     """
     if plan.fault is None:
-        check = {"name": "nothing is broken", "status": "passed", "seconds": 0.0, "detail": "", "evidence": {}}
+        check = {
+            "name": "nothing is broken",
+            "status": "passed",
+            "seconds": 0.0,
+            "detail": "",
+            "evidence": {},
+        }
         return StepResult(
-            step="simulate_failure", status="passed", summary="nothing is broken in this drill", checks=(check,)
+            step="simulate_failure",
+            status="passed",
+            summary="nothing is broken in this drill",
+            checks=(check,),
         ), None
     file = entry_file(at.drill_dir, plan.fault_id)
     checks: list[dict[str, Any]] = []
@@ -264,9 +273,7 @@ def _said(part: Any) -> str:
     return f"{name} ({rest})" if rest else str(name)
 
 
-def _check(
-    name: str, status: str, seconds: float, detail: str, evidence: dict[str, Any]
-) -> dict[str, Any]:
+def _check(name: str, status: str, seconds: float, detail: str, evidence: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "status": status,

@@ -120,7 +120,9 @@ class DrillStepOperator(DrillOperator):
             self.record(store, plan, result, begun)
         self.log.info("%s: %s", result.status, result.summary)
         if result.status in _FAILED:
-            raise DrillStepError(f"{result.step} {result.status}: {'; '.join(result.problems) or result.summary}")
+            raise DrillStepError(
+                f"{result.step} {result.status}: {'; '.join(result.problems) or result.summary}"
+            )
         return {"status": result.status, "summary": result.summary}
 
     @abstractmethod
@@ -197,7 +199,9 @@ class DrillStepOperator(DrillOperator):
         except DrillAbortedError as error:
             return StepResult(step=self.step, status="aborted", summary=str(error), problems=(str(error),))
         except InconclusiveError as error:
-            return StepResult(step=self.step, status="inconclusive", summary=str(error), problems=(str(error),))
+            return StepResult(
+                step=self.step, status="inconclusive", summary=str(error), problems=(str(error),)
+            )
 
 
 def check_host(plan: DrillPlan) -> None:
