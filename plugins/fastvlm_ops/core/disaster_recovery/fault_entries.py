@@ -30,6 +30,7 @@ from pydantic import Field, ValidationError
 
 from fastvlm_ops.core.disaster_recovery.fault_types import Fault, Recorded
 from fastvlm_ops.core.disaster_recovery.faults.errors import EntryError
+from fastvlm_ops.core.disaster_recovery.flushing import flush_folder, write_flushed
 from fastvlm_ops.core.programs.proc import boot_id
 from fastvlm_ops.core.services.instances import ProcessIdentity
 
@@ -197,18 +198,9 @@ def write_entry(file: Path, entry: FaultEntry) -> None:
     """
     content = entry.model_dump(mode="json")
     document = json.dumps({"entry": content, "sha256": _digest(content)}, indent=1)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(document)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-        flush_folder(file.parent)
+        write_flushed(file, document)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise EntryError(f"the entry {file} cannot be written: {error.strerror}", retryable=True) from error
 
 
@@ -258,15 +250,6 @@ def make_folder(drill_dir: Path) -> Path:
     except OSError as error:
         raise EntryError(f"the folder {folder} cannot be made: {error.strerror}", retryable=True) from error
     return folder
-
-
-def flush_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(file: Path) -> dict[str, Any]:

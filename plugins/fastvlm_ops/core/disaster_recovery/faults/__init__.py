@@ -100,22 +100,14 @@ def describe(fault: Fault) -> list[str]:
 
 
 _OF_PROCESSES = frozenset({"process", "database"})
-_MODULES = {
-    "process": "process",
-    "database": "database",
-    "container": "container",
-    "link": "link",
-    "file": "file",
-    "disk": "disk",
-}
 
 
 def _of_processes(fault: Fault) -> _Processes:
-    return cast("_Processes", import_module(f"{__name__}.{_MODULES[fault.kind]}"))
+    return cast("_Processes", import_module(f"{__name__}.{fault.kind}"))
 
 
 def _of_others(fault: Fault) -> _Others:
-    return cast("_Others", import_module(f"{__name__}.{_MODULES[fault.kind]}"))
+    return cast("_Others", import_module(f"{__name__}.{fault.kind}"))
 
 
 def _explained(fault: Fault, what: str, error: ServiceControlError | OSError) -> FaultError:
