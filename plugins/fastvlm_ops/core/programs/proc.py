@@ -96,6 +96,17 @@ def session_members(leader: ProcessId) -> Iterator[ProcessId]:
             yield ProcessId(pid, state.started, leader.boot)
 
 
+def children(parent: ProcessId) -> Iterator[ProcessId]:
+    """Yield the processes that a process has started and not waited for, whatever session they lead.
+
+    :param parent: that is alive; where it is gone, nothing is yielded
+    """
+    with contextlib.suppress(FileNotFoundError):
+        listed = (_PROC / str(parent.pid) / "task" / str(parent.pid) / "children").read_text().split()
+        if parent.alive:  # else they may be another's that has the number now
+            yield from filter(None, map(process_id, map(int, listed)))
+
+
 def marked(name: str, value: str) -> Iterator[ProcessId]:
     """Yield the processes that were started with an environment variable set to a value, less this one."""
     wanted = os.fsencode(f"{name}={value}")
