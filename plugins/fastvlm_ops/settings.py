@@ -7,6 +7,7 @@ Read anew at each call, so a task sees its worker's environment. Declared, with 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from airflow.sdk import conf
 SECTION = "fastvlm_ops"
 _WAL_SPOOL_MAX_GIB = "8"
 _GIB_LIMIT = 1 << 20
+_DRILL_ENVIRONMENTS = "demo,staging"
+_ENVIRONMENT = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 
 
 class SettingError(Exception):
@@ -115,6 +118,29 @@ def drill_dir() -> Path:
     :raises SettingError: it is not an absolute path
     """
     return _path("drill_dir") or _home() / "drills"
+
+
+def drill_environments() -> tuple[str, ...]:
+    """Return the environments in which drills may break anything: ``demo`` and ``staging`` unless set.
+
+    :raises SettingError: a name in the list is none that a target could give
+    """
+    value = conf.get(SECTION, "drill_environments", fallback="") or _DRILL_ENVIRONMENTS
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    for name in names:
+        if not re.fullmatch(_ENVIRONMENT, name):
+            raise SettingError(
+                "drill_environments",
+                f"has {name!r}, which is no name; it must be a list as in {_DRILL_ENVIRONMENTS}",
+            )
+    return names
+
+
+def drill_queue() -> str | None:
+    """Return the queue of the worker that drills run on: the one whose processes and files they reach; None
+    for the default queue.
+    """
+    return (conf.get(SECTION, "drill_queue", fallback="") or "").strip() or None
 
 
 def postgresql_bin_dir() -> Path | None:

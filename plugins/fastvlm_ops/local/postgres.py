@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvlm_ops.core.programs.proc import children
+from fastvlm_ops.core.programs.proc import family
 from fastvlm_ops.local.ports import HOST, answers, free_ports
 from fastvlm_ops.local.postgres_programs import NEWEST, usable_programs
 from fastvlm_ops.local.postgres_starting import account, as_account, environment, initialise, scratch_folder
@@ -211,10 +211,8 @@ class PostgreSQL:
     def _signal_all(self, number: int) -> None:
         if self._process is None:
             return
-        leader = self._process.id
-        leader.signal(number)
-        for child in children(leader):  # each leads a session of its own
-            child.signal(number)
+        for one in family(self._process.id):
+            one.signal(number)
 
     def _start_serving(self, scratch: Path, timeout_seconds: float) -> None:
         for attempts_left in (2, 1, 0):

@@ -38,6 +38,12 @@ class ProcessId:
             state is not None and state.started == self.started and self.boot == boot_id() and state.running
         )
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it still runs, but was stopped by a signal and waits for SIGCONT."""
+        state = _stat(self.pid)
+        return self.alive and state is not None and state.stopped
+
     def signal(self, number: int) -> bool:
         """Signal this very process; False where it is gone.
 
@@ -62,6 +68,8 @@ class ProcessId:
 @dataclass(frozen=True)
 class _Stat:
     running: bool
+    stopped: bool
+    parent: int
     session: int
     started: int
 
@@ -96,15 +104,20 @@ def session_members(leader: ProcessId) -> Iterator[ProcessId]:
             yield ProcessId(pid, state.started, leader.boot)
 
 
-def children(parent: ProcessId) -> Iterator[ProcessId]:
-    """Yield the processes that a process has started and not waited for, whatever session they lead.
+def family(leader: ProcessId) -> list[ProcessId]:
+    """Return the processes of a session, and all that they started, also what left for a session of its own,
+    as each process of a PostgreSQL server does. The leader comes first, parents before their children.
 
-    :param parent: that is alive; where it is gone, nothing is yielded
+    :param leader: of the session; nothing is returned where it is gone
     """
-    with contextlib.suppress(FileNotFoundError):
-        listed = (_PROC / str(parent.pid) / "task" / str(parent.pid) / "children").read_text().split()
-        if parent.alive:  # else they may be another's that has the number now
-            yield from filter(None, map(process_id, map(int, listed)))
+    if not leader.alive:
+        return []
+    states = {pid: state for pid in _pids() if (state := _stat(pid)) and state.running}
+    found = [leader.pid, *(pid for pid, state in states.items() if state.session == leader.pid)]
+    for pid in found:  # which grows
+        found += [other for other, state in states.items() if state.parent == pid and other not in found]
+    unique = dict.fromkeys(found)
+    return [ProcessId(pid, states[pid].started, leader.boot) for pid in unique if pid in states]
 
 
 def marked(name: str, value: str) -> Iterator[ProcessId]:
@@ -129,4 +142,10 @@ def _stat(pid: int) -> _Stat | None:
         return None
     # The name stands in parentheses and may hold any character, these included.
     fields = text[text.rindex(")") + 2 :].split()
-    return _Stat(running=fields[0] not in "ZX", session=int(fields[3]), started=int(fields[19]))
+    return _Stat(
+        running=fields[0] not in "ZX",
+        stopped=fields[0] == "T",
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        started=int(fields[19]),
+    )

@@ -51,6 +51,17 @@ steps = Table(
     Column("result", JSON, nullable=False),
 )
 
+#: At most one row, ``drills``: the safety lever. While it is ``stopped``, nothing is broken.
+lever = Table(
+    "drill_lever",
+    metadata,
+    Column("name", String(20), primary_key=True),
+    Column("state", String(20), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("changed_by", String(255), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
 _armed_at = Column("armed_at", UtcDateTime, nullable=False)
 #: One row a fault, written before it is injected: enough to take it back without the drill or its scenario.
 faults = Table(

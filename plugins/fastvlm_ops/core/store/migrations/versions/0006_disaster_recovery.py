@@ -18,6 +18,7 @@ def upgrade() -> None:
     _create_drills()
     _create_steps()
     _create_faults()
+    _create_lever()
 
 
 def _create_drills() -> None:
@@ -51,7 +52,9 @@ def _create_drills() -> None:
 def _create_steps() -> None:
     op.create_table(
         "drill_step",
-        sa.Column("run_key", sa.ForeignKey("drill.run_key", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "run_key", sa.String(500), sa.ForeignKey("drill.run_key", ondelete="CASCADE"), primary_key=True
+        ),
         sa.Column("step", sa.String(40), primary_key=True),
         sa.Column("started_at", UtcDateTime, nullable=False),
         sa.Column("finished_at", UtcDateTime, nullable=False),
@@ -76,3 +79,14 @@ def _create_faults() -> None:
         sa.Column("problem", sa.String),
     )
     op.create_index("drill_fault_open", "drill_fault", ["undone_at", "host"])
+
+
+def _create_lever() -> None:
+    op.create_table(
+        "drill_lever",
+        sa.Column("name", sa.String(20), primary_key=True),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("reason", sa.String(500), nullable=False),
+        sa.Column("changed_by", sa.String(255), nullable=False),
+        sa.Column("changed_at", UtcDateTime, nullable=False),
+    )
