@@ -1,4 +1,4 @@
-"""How the report and the pages of drills write figures. What was not measured is written as such, never as zero."""
+"""How reports and pages of drills write figures. What was not measured is written as such, never as zero."""
 
 from __future__ import annotations
 
