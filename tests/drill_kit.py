@@ -440,8 +440,8 @@ MODELS = replace(
     title="The model store is lost",
     fault=MODELS_DELETED,
     verdict="FAIL",
-    reason="validate_recovery failed: VisionEncoder.mlpackage/Data/weights.bin differs from the backup: SHA-256"
-    " 9f2c… where it should be 41aa…",
+    reason="validate_recovery failed: VisionEncoder.mlpackage/Data/weights.bin differs from the backup:"
+    " SHA-256 9f2c… where it should be 41aa…",
     noticed=0.3,
     served=18.2,
     restored=17.6,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -127,23 +128,16 @@ def get_evidence(request: Request, user: User, run: RunKey, name: FileName) -> R
         raise HTTPException(404, "That drill has no such evidence.")
     artefact, contents = found
     scenario = run.partition("/")[0].removeprefix(data.DAG_PREFIX)
-    file_name = f"{scenario}-{artefact.name.replace('/', '-')}"
+    file_name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{scenario}-{artefact.name}")
     return Response(
         contents,
         media_type=artefact.content_type,
-        headers={"Content-Disposition": f'attachment; filename="{_safe(file_name)}"'},
-    )
-
-
-def _safe(name: str) -> str:
-    return "".join(
-        character if character.isascii() and character.isalnum() or character in "._-" else "_"
-        for character in name
+        headers={"Content-Disposition": f'attachment; filename="{file_name}"'},
     )
 
 
 def _check_access(user: Any, run_key: str) -> None:
-    """Refuse drills of a DAG that the user may not see: who may see the section may not see every scenario."""
+    """Refuse a drill of a scenario that the user may not see, though the section may be seen."""
     dag_id = run_key.partition("/")[0]
     if not dag_id.startswith(data.DAG_PREFIX):
         raise HTTPException(404, "No such drill is recorded.")
