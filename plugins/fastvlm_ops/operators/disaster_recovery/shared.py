@@ -120,7 +120,9 @@ class DrillStepOperator(DrillOperator):
             self.record(store, plan, result, begun)
         self.log.info("%s: %s", result.status, result.summary)
         if result.status in _FAILED:
-            raise DrillStepError(f"{result.step} {result.status}: {'; '.join(result.problems) or result.summary}")
+            raise DrillStepError(
+                f"{result.step} {result.status}: {'; '.join(result.problems) or result.summary}"
+            )
         return {"status": result.status, "summary": result.summary}
 
     @abstractmethod
@@ -181,23 +183,28 @@ class DrillStepOperator(DrillOperator):
             InconclusiveError,
         )
         from fastvlm_ops.core.disaster_recovery.leasing import keep_lease
-        from fastvlm_ops.core.disaster_recovery.plan import StepResult
 
         if plan.dry_run:
             lines = self.would_do(plan)
             for line in lines:
                 self.log.info("would do: %s", line)
-            return StepResult(step=self.step, status="dry_run", summary="; ".join(lines) or "nothing")
+            return self._ended("dry_run", "; ".join(lines) or "nothing")
         check_host(plan)
         try:
             keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
             return self.carry_out(plan, self.around(context, store, plan))
         except DrillRefusedError as error:
-            return StepResult(step=self.step, status="refused", summary=str(error), problems=(str(error),))
+            return self._ended("refused", error)
         except DrillAbortedError as error:
-            return StepResult(step=self.step, status="aborted", summary=str(error), problems=(str(error),))
+            return self._ended("aborted", error)
         except InconclusiveError as error:
-            return StepResult(step=self.step, status="inconclusive", summary=str(error), problems=(str(error),))
+            return self._ended("inconclusive", error)
+
+    def _ended(self, status: Any, why: object) -> StepResult:
+        from fastvlm_ops.core.disaster_recovery.plan import StepResult
+
+        problems = () if status == "dry_run" else (str(why),)
+        return StepResult(step=self.step, status=status, summary=str(why), problems=problems)
 
 
 def check_host(plan: DrillPlan) -> None:
