@@ -41,7 +41,7 @@ from fastvlm_ops.local.service.supervised import Part, Supervised
 PASSWORD_VARIABLE = "FASTVLM_OPS_DEMO_PASSWORD"  # noqa: S105 - a name
 _WATCH_SECONDS = 0.1
 _VIEW_SECONDS = 0.5
-_ASK_SECONDS = 0.7
+_ASK_SECONDS = 2.0
 
 Answer = dict[str, dict[str, Any]] | None
 
