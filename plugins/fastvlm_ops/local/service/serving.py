@@ -51,7 +51,9 @@ def log_as_json(**fields: Any) -> None:
     handler = logging.StreamHandler(sys.stdout)
     names = {"asctime": "time", "levelname": "level", "name": "logger"}
     handler.setFormatter(
-        JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names, static_fields=fields)
+        JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names, static_fields=fields
+        )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
