@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -105,6 +106,9 @@ async def serve(app: Any, listener: socket.socket) -> None:
         server_header=False,
         loop="asyncio",
     )
+    # uvicorn raises the signal that it was stopped by once more: this process still has to tidy up.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
