@@ -6,7 +6,6 @@ reports each time, and leaves alone.
 
 from __future__ import annotations
 
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +23,11 @@ from fastvlm_ops.core.disaster_recovery.fault_entries import (
     write_entry,
 )
 from fastvlm_ops.core.disaster_recovery.faults.errors import EntryError
-from fastvlm_ops.core.disaster_recovery.holding import holders
+from fastvlm_ops.core.disaster_recovery.holding import end_hanging_holder, holders
 from fastvlm_ops.core.disaster_recovery.taking_back import close, take_back
 
 #: How long a fault may stay armed and not be injected: its drill is dead by then.
 ARMED_SECONDS = 3600.0
-#: How long after its end a holder may take to take a fault back, if only it runs.
-_SLOW_SECONDS = 120.0
 _AT_ONCE = 8
 _GONE_WITH_BOOT = frozenset({"process", "database", "link"})
 
@@ -128,11 +125,8 @@ def _end(file: Path, entry: FaultEntry) -> ReapResult:
 
 
 def _busy(file: Path, entry: FaultEntry) -> ReapResult:
-    """Its holder, or a task, has the lock; a holder that hangs with it is killed, for the next look."""
-    holder = entry.holder.process if entry.holder else None
-    late = -(entry.seconds_left or 0.0)
-    if holder is not None and (holder.stopped or late > _SLOW_SECONDS) and holder.signal(signal.SIGKILL):
-        return ReapResult(file.stem, "busy", f"its holder (process {holder.pid}) hung, and was killed")
+    if end_hanging_holder(entry):
+        return ReapResult(file.stem, "busy", "its holder hung, and was killed; the next look takes over")
     return ReapResult(file.stem, "busy", "another process takes it back")
 
 
