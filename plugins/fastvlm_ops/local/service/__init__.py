@@ -1,1 +1,3 @@
-"""A small inference service to drill, with replicas, a balancer, links to disturb and a pair of databases."""
+"""The demo service: an inference service that drills break on purpose. Two replicas behind a balancer, TCP
+links between its parts, a pair of databases, and a supervisor of them all.
+"""

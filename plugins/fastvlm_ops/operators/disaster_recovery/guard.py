@@ -158,9 +158,7 @@ class GuardDrillOperator(DrillOperator):
             return GuardResult("lease", False, "the lease of drills", str(error))
         return GuardResult("lease", True, f"lease {LEASE} with token {lease.token}")
 
-    def _record(
-        self, store: Store, plan: DrillPlan, results: list[GuardResult], begun: datetime
-    ) -> None:
+    def _record(self, store: Store, plan: DrillPlan, results: list[GuardResult], begun: datetime) -> None:
         from fastvlm_ops.core.disaster_recovery.drills import record_step
         from fastvlm_ops.core.disaster_recovery.plan import StepResult
 
