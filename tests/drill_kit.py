@@ -12,7 +12,12 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from fastvlm_ops.core.disaster_recovery.drills import record_fault_at, record_plan, record_step, record_verdict
+from fastvlm_ops.core.disaster_recovery.drills import (
+    record_fault_at,
+    record_plan,
+    record_step,
+    record_verdict,
+)
 from fastvlm_ops.core.disaster_recovery.fault_types import (
     DatabaseFault,
     Fault,
@@ -184,7 +189,13 @@ def write_ledger(folder: Path, probes: Sequence[ProbeRecord], writes: Sequence[W
 
 
 def run(
-    store: Store, story: Story, planned_at: datetime, folder: Path, *, run_id: str | None = None, seed: int = 1
+    store: Store,
+    story: Story,
+    planned_at: datetime,
+    folder: Path,
+    *,
+    run_id: str | None = None,
+    seed: int = 1,
 ) -> tuple[str, Measures | None, int | None]:
     """Record a drill as its tasks would have, up to its verdict, and write its ledger.
 
@@ -286,10 +297,20 @@ def _results(story: Story, injected: bool) -> Iterator[tuple[StepResult, float, 
             StepResult(
                 step=name,
                 status=status,  # type: ignore[arg-type]
-                summary=odd[0] if odd else _SUMMARIES[name] if injected or name == "guard" else "as it should be",
+                summary=odd[0]
+                if odd
+                else _SUMMARIES[name]
+                if injected or name == "guard"
+                else "as it should be",
                 problems=tuple(odd),
                 checks=tuple(
-                    {"name": check, "status": found, "seconds": 0.4 + number, "detail": detail, "evidence": {}}
+                    {
+                        "name": check,
+                        "status": found,
+                        "seconds": 0.4 + number,
+                        "detail": detail,
+                        "evidence": {},
+                    }
                     for number, (check, found, detail) in enumerate(checks)
                 ),
                 commands=tuple(
@@ -419,8 +440,8 @@ MODELS = replace(
     title="The model store is lost",
     fault=MODELS_DELETED,
     verdict="FAIL",
-    reason="validate_recovery failed: VisionEncoder.mlpackage/Data/weights.bin differs from the backup: SHA-256"
-    " 9f2c… where it should be 41aa…",
+    reason="validate_recovery failed: VisionEncoder.mlpackage/Data/weights.bin differs from the backup:"
+    " SHA-256 9f2c… where it should be 41aa…",
     noticed=0.3,
     served=18.2,
     restored=17.6,
@@ -509,7 +530,13 @@ RESTORE = Story(
         ),
         "validate_recovery": (
             "passed",
-            (("components_sound", "passed", "214 files equal by hash, 3 packages parsed, 2 databases started"),),
+            (
+                (
+                    "components_sound",
+                    "passed",
+                    "214 files equal by hash, 3 packages parsed, 2 databases started",
+                ),
+            ),
         ),
     },
 )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastvlm_ops import __version__
+from fastvlm_ops.cli.drills import add_command as add_drills
 from fastvlm_ops.cli.errors import CommandError
 from fastvlm_ops.cli.keys import add_commands
 
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_receive_wal(commands)
     _add_storage_classes(commands)
     _add_reap_faults(commands)
+    add_drills(commands, tell)
     add_commands(commands, tell)
     return parser
 

@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from fastvlm_ops.core.disaster_recovery.fault_types import DiskFault
-from fastvlm_ops.core.disaster_recovery.faults.disk import (
-    MAX_BYTES,
-    describe,
-    disk_fault,
-    inject,
-    is_left,
-    revert,
-)
+from fastvlm_ops.core.disaster_recovery.faults import describe, inject, is_left, revert
+from fastvlm_ops.core.disaster_recovery.faults.disk import MAX_BYTES, disk_fault
 from fastvlm_ops.core.disaster_recovery.faults.errors import FaultError
 from fastvlm_ops.core.disaster_recovery.mounts import mount_of
 

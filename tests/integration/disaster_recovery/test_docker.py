@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from fastvlm_ops.core.disaster_recovery.fault_entries import new_entry, read_entry
 from fastvlm_ops.core.disaster_recovery.fault_types import ContainerFault
 from fastvlm_ops.core.disaster_recovery.faults import container as container_faults
 from fastvlm_ops.core.disaster_recovery.faults.errors import FaultError
+from fastvlm_ops.core.disaster_recovery.holding import arm, inject
 from fastvlm_ops.core.services import docker_control
 from fastvlm_ops.core.services.control import ServiceControlError
 from fastvlm_ops.core.services.docker_control import DockerControl
@@ -249,6 +251,20 @@ def test_a_container_that_was_removed_is_left_until_another_has_its_name(service
     assert "made anew" in container_faults.revert(fault)
     assert runs(made_anew)
     assert runs(witness)
+
+
+def test_the_owner_of_a_fault_starts_the_container_when_its_time_is_over(service, tmp_path):
+    container = service.add("replica")
+    fault = service.fault(container, "kill")
+    entry = new_entry(fault_id=service.name, run_key="drill/1", fault=fault, time_to_live_seconds=1)
+    file = arm(tmp_path / "drills", entry)
+    assert inject(file, 30).state == "injected"
+    deadline = time.monotonic() + 15
+    while not read_entry(file).is_closed:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (read_entry(file).undone_by, runs(container)) == ("time_to_live", True)
+    assert container.attrs["State"]["StartedAt"] != fault.identity.started
 
 
 def test_a_process_that_dies_by_itself_is_started_again_and_is_another(service):

@@ -268,10 +268,10 @@ def _observer_config(plan: DrillPlan) -> ObserverConfig:
 
 def _steady_again(plan: DrillPlan, at: Surroundings) -> dict[str, Any]:
     """Wait until the service is as it was before: its probes, and what the observer sees."""
-    folder, begun = Path(plan.folder), time.monotonic()
+    begun = time.monotonic()
     probes = scenario_of(plan).steady_state
     while True:
-        failing = failing_probes(probes, plan, at)
+        failing = failing_probes(probes, plan, at)  # noqa: F821
         if not failing:
             detail = f"{len(probes)} probes pass"
             return _check(STEADY_CHECK, "passed", time.monotonic() - begun, detail, {})

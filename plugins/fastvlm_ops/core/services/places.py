@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fastvlm_ops.core.services.control import ServiceControlError
 from fastvlm_ops.core.services.instances import Marker
 
-#: Name of the file. It is no part of what the place holds: comparisons leave it out, and drills leave it there.
+#: Name of the file. It is no part of what the place holds: comparisons and drills leave it out.
 MARKER_FILE = ".fastvlm-ops-environment"
 _MAX_BYTES = 4096
 
@@ -41,5 +41,6 @@ def read_place_marker(folder: Path) -> Marker:
         return Marker.model_validate_json(content if len(content) <= _MAX_BYTES else b"")
     except ValidationError:
         raise ServiceControlError(
-            f"{folder} does not say what it belongs to: {file.name} is no JSON of a service and an environment"
+            f"{folder} does not say what it belongs to: {file.name} has to be JSON"
+            " with service and environment alone"
         ) from None

@@ -71,7 +71,9 @@ class Replica:
         except UnicodeEncodeError:
             raise BadRequestError("'text' is no text that UTF-8 can hold") from None
         tag = configuration.service.tags[max(range(len(scores)), key=scores.__getitem__)]
-        return JSONResponse({"model": model.name, "weights_sha256": model.sha256, "tag": tag, "scores": scores})
+        return JSONResponse(
+            {"model": model.name, "weights_sha256": model.sha256, "tag": tag, "scores": scores}
+        )
 
     async def store(self, request: Request) -> JSONResponse:
         """``{"id", "payload"}`` → 201 only once it is committed; the same again → 200; another → 409."""
@@ -80,11 +82,15 @@ class Replica:
         if not isinstance(id, str) or not 0 < len(id) <= _MAX_ID or not id.isprintable():
             raise BadRequestError(f"'id' has to be a text of 1 to {_MAX_ID} printable characters")
         if not isinstance(payload, str) or len(payload) > _MAX_PAYLOAD or "\0" in payload:
-            raise BadRequestError(f"'payload' has to be a text of at most {_MAX_PAYLOAD} characters, without NUL")
+            raise BadRequestError(
+                f"'payload' has to be a text of at most {_MAX_PAYLOAD} characters, without NUL"
+            )
         try:
             stored = await run_in_threadpool(self.database.store, id, payload)
         except DatabaseError as error:
-            return self._unavailable(f"database: {error}", outcome="unknown" if error.unknown else "not stored")
+            return self._unavailable(
+                f"database: {error}", outcome="unknown" if error.unknown else "not stored"
+            )
         except UnicodeEncodeError:
             raise BadRequestError("'id' and 'payload' have to be texts that UTF-8 can hold") from None
         if stored == "differs":

@@ -126,8 +126,8 @@ class Balancer:
         writer.close()
 
     def _choices(self) -> list[Backend]:
-        """Return the replicas in the order in which they are tried: the one with the fewest connections first,
-        for one that hangs keeps its own. Where none is ready, one that at least says why.
+        """Return the replicas in the order in which they are tried: the one with the fewest connections
+        first, for one that hangs keeps its own. Where none is ready, one that at least says why.
         """
         found = [one for one in self._backends if one.in_rotation]
         found = found or [one for one in self._backends if one.answers]

@@ -114,7 +114,18 @@ def write_configuration(folder: Path) -> None:
     :param folder: that is made where absent
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tags = ["animal", "building", "chart", "child", "city", "document", "food", "forest", "indoor", "landscape"]
+    tags = [
+        "animal",
+        "building",
+        "chart",
+        "child",
+        "city",
+        "document",
+        "food",
+        "forest",
+        "indoor",
+        "landscape",
+    ]
     tags += ["night", "person", "screen", "sport", "vehicle", "water"]
     service: dict[str, Any] = {"version": 1, "max_characters": 2000, "tags": tags}
     (folder / SERVICE_FILE).write_text(yaml.safe_dump(service, sort_keys=False))

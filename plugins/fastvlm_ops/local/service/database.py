@@ -139,7 +139,10 @@ class Database:
                     return connection
         try:
             return psycopg.connect(
-                self._conninfo, connect_timeout=2, target_session_attrs="read-write", application_name="replica"
+                self._conninfo,
+                connect_timeout=2,
+                target_session_attrs="read-write",
+                application_name="replica",
             )
         except psycopg.Error as error:
             raise DatabaseError(_words(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 SERVICE_NAME = "fastvlm-demo"
 #: In the environment of all its processes; its value is the service's folder.
@@ -78,6 +78,7 @@ class SupervisorSettings:
     :param folder: of the service
     :param state_folder: of the :class:`~fastvlm_ops.local.processes.Processes` that its processes belong to
     :param environment: that the service says it is
+    :param database_mode: ``async`` or ``sync``, of the pair of databases
     :param object_store_url: what the link ``object_store`` leads to; None for none
     :param restart_delay_seconds: before what died is started again, so that it can be seen
     :param owner: process that the service ends with; None where it outlives all others
@@ -86,6 +87,7 @@ class SupervisorSettings:
     folder: str
     state_folder: str
     environment: str
+    database_mode: Literal["async", "sync"] = "async"
     object_store_url: str | None = None
     restart_delay_seconds: float = 1.0
     owner: dict[str, Any] | None = None

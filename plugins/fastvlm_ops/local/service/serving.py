@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -51,7 +52,9 @@ def log_as_json(**fields: Any) -> None:
     handler = logging.StreamHandler(sys.stdout)
     names = {"asctime": "time", "levelname": "level", "name": "logger"}
     handler.setFormatter(
-        JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names, static_fields=fields)
+        JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names, static_fields=fields
+        )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -103,6 +106,9 @@ async def serve(app: Any, listener: socket.socket) -> None:
         server_header=False,
         loop="asyncio",
     )
+    # uvicorn raises the signal that it was stopped by once more: this process still has to tidy up.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
+from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.disaster_recovery.plan import DrillPlan, StepResult
     from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
     from fastvlm_ops.core.services.control import ServiceControl
+    from fastvlm_ops.core.services.instances import ServiceView
     from fastvlm_ops.core.store import Store
 
 #: What a step that is stuck leaves the lease for, beyond the time that its parts may take.
@@ -86,6 +88,8 @@ class DrillOperator(EvidenceOperator):
             drill_dir=settings.drill_dir(),
             say=self.log.info,
             as_of=as_of(context),
+            inspect_package=_inspect_package,
+            cluster_database=lambda conn_id: PostgreSQLClusterHook(conn_id).url().database or "postgres",
         )
 
     def _through(self, endpoint: str) -> Any:
@@ -98,7 +102,8 @@ class DrillOperator(EvidenceOperator):
             return None
         from fastvlm_ops.hooks.service import ServiceHook
 
-        return lambda instance: ServiceHook(target.connection).database_dsn(control, instance)
+        hook = ServiceHook(target.connection)
+        return lambda instance: database_dsn(hook.database_conn_id(), control.view(), instance)
 
 
 class DrillStepOperator(DrillOperator):
@@ -205,6 +210,23 @@ class DrillStepOperator(DrillOperator):
 
         problems = () if status == "dry_run" else (str(why),)
         return StepResult(step=self.step, status=status, summary=str(why), problems=problems)
+
+
+def database_dsn(conn_id: str, view: ServiceView, name: str) -> str:
+    """Return the libpq address of a database instance: user, password and database are the connection's,
+    host and port the instance's.
+
+    :param conn_id: of a connection of type ``postgres``
+    :param view: of the service
+    :param name: of the instance
+    :raises DrillStepError: the instance has no address now
+    """
+    address = view.instance(name).address
+    if not address:
+        raise DrillStepError(f"{name} has no address: it does not run")
+    host, _, port = address.rpartition(":")
+    url = PostgreSQLClusterHook(conn_id).url().set(drivername="postgresql", host=host, port=int(port))
+    return url.render_as_string(hide_password=False)
 
 
 def check_host(plan: DrillPlan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,10 +102,11 @@ def figures(record: DrillRecord) -> list[tuple[str, float | None, float, Gauge, 
     ]
 
 
-def trends(record: DrillRecord) -> list[TrendPicture]:
+def trends(record: DrillRecord, address: Callable[[str], str] = lambda _: "") -> list[TrendPicture]:
     """Return RTO and RPO of the last drills of the scenario, this one last; empty where it is the first.
 
     :param record: of the drill
+    :param address: where a click on an earlier drill leads, by its run key
     """
     if not record.earlier or record.plan.dry_run:
         return []
@@ -113,7 +115,10 @@ def trends(record: DrillRecord) -> list[TrendPicture]:
         trend_picture(
             title,
             [
-                *(Figure(one.planned_at, getattr(one, name), one.verdict) for one in record.earlier),
+                *(
+                    Figure(one.planned_at, getattr(one, name), one.verdict, address(one.run_key))
+                    for one in record.earlier
+                ),
                 Figure(record.planned_at, drill.figures.get(name), drill.verdict),
             ],
             objective,
