@@ -223,6 +223,22 @@ def _options() -> dict[str, Any]:
             "Default: drills, in AIRFLOW_HOME.",
             "/srv/drills",
         ),
+        "drill_environments": {
+            "description": "Environments in which drills may break anything, with commas between them. The"
+            " target itself has to say that it is one of them.",
+            "type": "string",
+            "default": "demo,staging",
+            "example": "staging",
+            "version_added": "0.1.0",
+        },
+        "drill_queue": {
+            "description": "Queue of the worker that drills run on: the one whose processes and files they"
+            " break and measure. Default: the default queue, which is right where there is one worker.",
+            "type": "string",
+            "default": None,
+            "example": "drills",
+            "version_added": "0.1.0",
+        },
         "scratch_dir": _folder(
             "Folder for copies of databases while they are backed up; needs room for the largest.",
             "Default: the system's temporary folder.",

@@ -26,6 +26,7 @@ from fastvlm_ops.core.backup.catalogue import (
     Catalogue,
     CatalogueError,
     CatalogueSet,
+    ComponentState,
     rebuild_catalogue,
     refresh_catalogue,
 )
@@ -374,6 +375,11 @@ def test_many_at_once_end_in_the_same(
     assert rows(store) == kept
 
 
+def state_of(catalogue: Catalogue) -> ComponentState:
+    """Of the first component."""
+    return next(state for state in catalogue.components({}) if state.component == NAMES[0])
+
+
 def test_restore_tests_are_shown_and_come_back_from_the_bucket_alone(
     store: Store, repository: Repository, sources: dict[str, FolderSource]
 ) -> None:
@@ -384,7 +390,7 @@ def test_restore_tests_are_shown_and_come_back_from_the_bucket_alone(
     assert found is not None
     ids = [member.snapshot_id for member in found.members]
     assert found.last_restore_tested is None
-    (state, *_) = catalogue.components({})
+    state = state_of(catalogue)
     assert (state.last_restore_tested_at, state.restore_failed) == (None, 0)
 
     def record(*ok: bool, run_key: str = "drill") -> bool:
@@ -409,7 +415,7 @@ def test_restore_tests_are_shown_and_come_back_from_the_bucket_alone(
     check = found.last_restore_tested
     assert check is not None
     assert (check.ok, check.what, check.text) == (True, "restore-tested", "1 file, 48.8 KiB, in 2 s")
-    passed_at = catalogue.components({})[0].last_restore_tested_at
+    passed_at = state_of(catalogue).last_restore_tested_at
     assert passed_at is not None
 
     assert record(False, True), "other findings are another entry"
@@ -422,7 +428,7 @@ def test_restore_tests_are_shown_and_come_back_from_the_bucket_alone(
         False,
         True,
     ]
-    state = catalogue.components({})[0]
+    state = state_of(catalogue)
     assert (state.last_restore_tested_at, state.restore_failed) == (passed_at, 1)
     assert len(catalogue.checks(first)) == 3, "the failed one, and the last that passed of each"
 

@@ -116,9 +116,7 @@ def test_what_is_known_is_there(
     for name in ("last_verified", "last_restored", "last_restore_tested"):
         assert abs(found[f"{name}_timestamp_seconds", "models"] - refreshed_at.timestamp()) < 60
     assert found["restore_failed_snapshots", "models"] == 0
-    record_restore_tested(
-        repository, "full-1", {snapshot_ids[0]: replace(tested, ok=False)}, run_key="drill"
-    )
+    record_restore_tested(repository, "full-1", {snapshot_ids[0]: replace(tested, ok=False)}, run_key="drill")
     refresh_catalogue(store, repository)
     found = samples(write_metrics(catalogue, OBJECTIVES, tmp_path))
     assert found["restore_failed_snapshots", "models"] == 1

@@ -127,7 +127,7 @@ class CatalogueSet:
 
     @property
     def last_restore_tested(self) -> Check | None:
-        """A failed test of any member; else the oldest of their tests, None as long as one was never tested."""
+        """A failed test of any member; else the oldest of their tests, None while one was never tested."""
         return _of_all([member.last_restore_tested for member in self.members])
 
 
@@ -147,8 +147,8 @@ class ComponentState:
     catalogue was never filled, so that nothing is known; in a filled one, a component that has an objective
     and no such snapshot is overdue. ``last_verified_at`` and ``last_restored_at`` are about any published
     snapshot of the component, ``damaged`` counts those that were found damaged and not mended since.
-    ``last_restore_tested_at`` is when a restore test of one last passed, ``restore_failed`` counts those whose
-    test failed, with none since that passed.
+    ``last_restore_tested_at`` is when a restore test of one last passed, ``restore_failed`` counts those
+    whose test failed, with none since that passed.
     """
 
     component: str

@@ -46,8 +46,8 @@ class LogState:
     ``snapshots`` and ``sets`` map ids to the bodies of their entries, with ``seq``; in log order.
     ``checks`` maps ids of snapshots to the last entry of each kind about them: ``verified`` (found intact),
     ``damaged`` (until a check that looks where it was found finds nothing), ``restored``, ``restore_tested``
-    and ``restore_failed`` (until a restore test of it passes). ``recorded`` maps the keys of the newest 500 such entries, and of those that forget and condemn, to their seq, so that a
-    retried task adds none twice.
+    and ``restore_failed`` (until a restore test of it passes). ``recorded`` maps the keys of the newest 500
+    such entries, and of those that forget and condemn, to their seq, so that a retried task adds none twice.
     ``verifications`` are the newest 100 ``verified`` entries, oldest first, with counts in place of ids.
 
     ``condemned`` holds the condemn entries of which not everything is known to be deleted, see

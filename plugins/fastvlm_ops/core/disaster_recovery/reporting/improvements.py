@@ -64,14 +64,15 @@ def _of_fault(record: DrillRecord) -> Iterator[Improvement]:
         why = record.fault["problem"] or "undo_fault has not taken it back"
         yield Improvement(
             urgency="now",
-            what=f"The fault may still be there: {why}.",
-            remedy="Take it back by hand, as docs/runbooks/disaster_recovery.md tells, then find out why it stayed.",
+            what=words.sentence(f"The fault may still be there: {why}"),
+            remedy="Take it back as docs/runbooks/disaster_recovery.md tells; then see why it stayed.",
         )
     elif (by := record.fault["undone_by"]) in _NOT_BY_THE_DRILL:
         yield Improvement(
             urgency="soon",
             what=f"The drill did not take its fault back itself: {_NOT_BY_THE_DRILL[by]}.",
-            remedy="See why undo_fault came late: a stopped scheduler, a paused DAG, or a time to live that is too short.",
+            remedy="See why undo_fault came late: a stopped scheduler, a paused DAG, a time to live that is"
+            " too short.",
         )
 
 
@@ -79,11 +80,11 @@ def _of_checks(record: DrillRecord) -> Iterator[Improvement]:
     for name, row in record.drill.steps.items():
         odd = [one for one in row.result.checks if one.get("status") not in ("passed", "dry_run")]
         for check in odd:
-            told = str(check.get("detail") or "").strip().rstrip(".") or "no detail"
+            told = str(check.get("detail") or "no detail")
             failed = check.get("status") == "failed"
             yield Improvement(
                 urgency="now",
-                what=f"{words.step(str(check.get('name', name))).capitalize()}: {told}.",
+                what=words.sentence(f"{words.step(str(check.get('name', name)))}: {told}"),
                 remedy="Mend what differs, then drill again."
                 if failed
                 else "Make it possible to tell, then drill again: what is not known has not passed.",
@@ -92,7 +93,7 @@ def _of_checks(record: DrillRecord) -> Iterator[Improvement]:
             for problem in row.result.problems or (row.result.summary,):
                 yield Improvement(
                     urgency="now",
-                    what=f"{words.step(name).capitalize()}: {problem.strip().rstrip('.')}.",
+                    what=words.sentence(f"{words.step(name)}: {problem}"),
                     remedy="See to it, then drill again.",
                 )
 
@@ -101,7 +102,7 @@ def _of_problems(problems: Sequence[str]) -> Iterator[Improvement]:
     for problem in problems:
         yield Improvement(
             urgency="now",
-            what=f"Not everything was measured: {problem.strip().rstrip('.')}.",
+            what=words.sentence(problem),
             remedy="See to the observer on the worker, then drill again.",
         )
 
@@ -126,7 +127,7 @@ def _of_rto(record: DrillRecord) -> Iterator[Improvement]:
         yield Improvement(
             urgency="consider",
             what=f"It took {words.seconds(detection)} of {words.seconds(rto)} until users noticed anything.",
-            remedy="See what hid the fault for so long, as a cache or an open connection: it can hide a real one too.",
+            remedy="See what hid the fault for so long, as a cache: it hides a real one too.",
         )
 
 
@@ -178,7 +179,7 @@ def _of_history(record: DrillRecord) -> Iterator[Improvement]:
     if max([rto, *before]) < _MUCH_ROOM * objective:
         yield Improvement(
             urgency="consider",
-            what=f"The last {len(before) + 1} drills all recovered within {words.seconds(max([rto, *before]))},"
-            f" where {words.seconds(objective)} are allowed.",
+            what=f"The last {len(before) + 1} drills all recovered within"
+            f" {words.seconds(max([rto, *before]))}, where {words.seconds(objective)} are allowed.",
             remedy="Lower rto_seconds, so that a recovery that becomes slow is noticed.",
         )

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fastvlm_ops.core.disaster_recovery.drills import StepRow
+from fastvlm_ops.core.disaster_recovery.ledger import ProbeRecord, WriteRecord
+from fastvlm_ops.core.disaster_recovery.measuring import Measures
 from fastvlm_ops.core.disaster_recovery.reporting.record import DrillRecord
 
 Outcome = Literal["acknowledged", "in_flight", "failed", "lost"]
@@ -49,6 +52,14 @@ class Span(_Part):
     end: float
 
 
+class Outage(_Part):
+    """A time in which requests failed; ``end`` is None where they never succeeded again."""
+
+    start: float
+    end: float | None
+    failed: int
+
+
 class Command(_Part):
     """What was done to the target."""
 
@@ -62,8 +73,7 @@ class Timeline(_Part):
 
     :param has_fault: whether zero is the fault; else it is the start of the first step
     :param undone: when nothing was left of the fault; None where that is not known, or there was none
-    :param detected: first failed request; None where none failed
-    :param recovered: first validated request after the fault
+    :param recovered: first validated request after the fault; None where there was none
     """
 
     has_fault: bool
@@ -71,8 +81,8 @@ class Timeline(_Part):
     commands: tuple[Command, ...] = ()
     requests: tuple[Request, ...] = ()
     writes: tuple[Write, ...] = ()
+    outages: tuple[Outage, ...] = ()
     undone: float | None = None
-    detected: float | None = None
     recovered: float | None = None
 
     @property
@@ -108,39 +118,54 @@ class Timeline(_Part):
 
 
 def make_timeline(
-    record: DrillRecord, requests: Iterable[Request] = (), writes: Iterable[Write] = ()
+    record: DrillRecord,
+    probes: Iterable[ProbeRecord] = (),
+    writes: Iterable[WriteRecord] = (),
+    *,
+    measures: Measures | None = None,
+    fault_ns: int | None = None,
 ) -> Timeline:
     """Return what happened in a drill.
 
     :param record: of the drill
-    :param requests: of the prober, from the fault on the observer's clock, in order
-    :param writes: of the canary, likewise
+    :param probes: requests of the prober
+    :param writes: of the canary
+    :param measures: what was measured; None where nothing was
+    :param fault_ns: when the fault was injected, on the observer's clock; None where it was not: nobody can
+        say then when a request was
     """
-    figures = record.drill.figures
-    spans = [
-        Span(
-            step=name,
-            status=row.result.status,
-            start=_since(record, row.started_at),
-            end=_since(record, row.finished_at),
-        )
-        for name, row in record.drill.steps.items()
-    ]
     has_fault = record.drill.fault_at is not None
+    found = measures or Measures()
+    lost = {one.id for one in (*found.lost, *found.lost_later)}
     return Timeline(
         has_fault=has_fault,
-        spans=tuple(spans),
+        spans=tuple(_span(record, name, row) for name, row in record.drill.steps.items()),
         commands=tuple(Command(step=step, at=at, what=what) for step, at, what in record.commands()),
-        requests=tuple(_fewer_requests(list(requests))),
-        writes=tuple(_fewer_writes(list(writes))),
+        requests=tuple(_fewer_requests([_request(one, fault_ns) for one in probes])) if fault_ns else (),
+        writes=tuple(_fewer_writes([_write(one, fault_ns, lost) for one in writes])) if fault_ns else (),
+        outages=tuple(
+            Outage(start=one.began_seconds, end=one.ended_seconds, failed=one.failed) for one in found.outages
+        ),
         undone=record.undone_after_seconds,
-        detected=figures.get("detection_seconds"),
-        recovered=figures.get("rto_seconds") if has_fault else None,
+        recovered=found.rto_seconds if has_fault else None,
     )
 
 
-def _since(record: DrillRecord, moment: Any) -> float:
-    return round(float((moment - record.zero).total_seconds()), 3)
+def _span(record: DrillRecord, name: str, row: StepRow) -> Span:
+    start, end = (
+        round((moment - record.zero).total_seconds(), 3) for moment in (row.started_at, row.finished_at)
+    )
+    return Span(step=name, status=row.result.status, start=start, end=end)
+
+
+def _request(probe: ProbeRecord, fault_ns: int) -> Request:
+    at, latency = (probe.sent_ns - fault_ns) / 1e9, (probe.answered_ns - probe.sent_ns) / 1e6
+    return Request(at=round(at, 3), latency_ms=round(latency, 2), ok=probe.ok)
+
+
+def _write(write: WriteRecord, fault_ns: int, lost: set[str]) -> Write:
+    at = round((write.sent_ns - fault_ns) / 1e9, 3)
+    return Write(at=at, outcome="lost" if write.id in lost else write.outcome)
 
 
 def _groups(rows: Sequence[Any], most: int) -> Iterable[list[Any]]:

@@ -52,7 +52,9 @@ def _create_drills() -> None:
 def _create_steps() -> None:
     op.create_table(
         "drill_step",
-        sa.Column("run_key", sa.ForeignKey("drill.run_key", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "run_key", sa.String(500), sa.ForeignKey("drill.run_key", ondelete="CASCADE"), primary_key=True
+        ),
         sa.Column("step", sa.String(40), primary_key=True),
         sa.Column("started_at", UtcDateTime, nullable=False),
         sa.Column("finished_at", UtcDateTime, nullable=False),

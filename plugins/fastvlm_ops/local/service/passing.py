@@ -1,0 +1,71 @@
+"""Passes TCP connections on, both ways, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+_PIECE = 64 << 10
+
+Hold = Callable[[], Awaitable[None]]
+
+
+class Passed:
+    """One connection that is passed on.
+
+    :param client: writer to who connected
+    """
+
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        #: Writers to both sides, as far as they are there.
+        self.sides = [client]
+
+    def cut(self) -> None:
+        """End it at both sides with a reset, as a broken network does."""
+        for side in self.sides:
+            reset(side)
+
+
+async def pass_on(
+    client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    hold: Hold | None = None,
+) -> None:
+    """Pass on what comes on two connections, until both have ended.
+
+    :param client: reader and writer of who connected
+    :param server: reader and writer of what it is passed on to
+    :param hold: waited for before each piece is passed on
+    """
+    try:
+        await asyncio.gather(_pump(client[0], server[1], hold), _pump(server[0], client[1], hold))
+    except OSError:
+        for _, writer in (client, server):
+            reset(writer)
+    finally:
+        for _, writer in (client, server):
+            writer.close()
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, hold: Hold | None) -> None:
+    while True:
+        data = await source.read(_PIECE)
+        if hold is not None:  # the end of it is late too
+            await hold()
+        if not data:
+            break
+        target.write(data)
+        await target.drain()
+    with contextlib.suppress(OSError):
+        target.write_eof()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with a reset."""
+    connection = writer.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
