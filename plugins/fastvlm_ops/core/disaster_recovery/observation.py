@@ -57,6 +57,7 @@ class Observation(Recorded):
     """How an observer is doing. Moments are on the machine's monotonic clock.
 
     :param process: the observer
+    :param url: that it watches
     :param prefix: of the ids of the canary's rows
     :param started_ns: when it began
     :param heartbeat_ns: when it last wrote this
@@ -68,6 +69,7 @@ class Observation(Recorded):
     """
 
     process: ProcessIdentity
+    url: str
     prefix: str
     started_ns: int
     heartbeat_ns: int

@@ -53,6 +53,7 @@ from fastvlm_ops.core.disaster_recovery.service_requests import (
     answer_hash,
     payload_hash,
     payload_of,
+    write_outcome,
 )
 from fastvlm_ops.core.programs.proc import process_id
 from fastvlm_ops.core.services.instances import ProcessIdentity
@@ -127,6 +128,7 @@ class _Observer:
         now = time.monotonic_ns()
         self._observation = Observation(
             process=ProcessIdentity.of(me),
+            url=config.url,
             prefix=config.prefix,
             started_ns=now,
             heartbeat_ns=now,
@@ -237,9 +239,9 @@ class _Observer:
         )
         outcome: WriteOutcome = "in_flight" if reached else "failed"
         if response is not None:
-            created = response.status_code == httpx.codes.CREATED
-            outcome = "acknowledged" if created else "failed"
-            problem = "" if created else f"answered {response.status_code}: {response.text[:100]}"
+            outcome = write_outcome(response)
+            stored = outcome == "acknowledged"
+            problem = "" if stored else f"answered {response.status_code}: {response.text[:100]}"
         now = time.monotonic_ns()
         self._writes.add(write_row(WriteRecord(number, row_id, write.sha256, sent, outcome, now, problem)))
         self._count("writes")

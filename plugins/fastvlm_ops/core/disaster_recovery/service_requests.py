@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.disaster_recovery.errors import InconclusiveError
+from fastvlm_ops.core.disaster_recovery.ledger import WriteOutcome
 
 if TYPE_CHECKING:
     import httpx
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 INFER_PATH, READY_PATH, RECORDS_PATH = "/v1/infer", "/readyz", "/v1/records"
 #: The same for every request, so that every answer is the same.
 INFER_CONTENT = {"text": "a drill that proves recovery"}
-#: Of an answer, what may differ from one to the next; the rest may not.
+#: Of an answer, what may differ from one replica or time to the next; the rest may not.
 _VARYING = frozenset({"replica", "took_ms", "request_id"})
 _READ_SECONDS = 10.0
 _PAYLOAD_BYTES = 128
@@ -32,6 +33,21 @@ def answer_hash(response: httpx.Response) -> str | None:
     if not isinstance(content, dict) or not (kept := {k: v for k, v in content.items() if k not in _VARYING}):
         return None
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def write_outcome(response: httpx.Response) -> WriteOutcome:
+    """Return what became of a write, by its answer: 201 once it is committed; with ``"outcome": "unknown"``,
+    the service itself does not know.
+
+    :param response: of the service
+    """
+    if response.status_code == 201:
+        return "acknowledged"
+    try:
+        unknown = json.loads(response.content).get("outcome") == "unknown"
+    except (ValueError, AttributeError):
+        unknown = response.status_code >= 500  # whoever says so is not the service that wrote
+    return "in_flight" if unknown else "failed"
 
 
 def payload_of(row_id: str) -> str:
