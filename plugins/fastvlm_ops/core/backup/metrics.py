@@ -33,8 +33,8 @@ _OF_COMPONENTS = {
     "damaged_snapshots": "Published backups of the component that were found damaged, and not mended since.",
     "last_restore_tested_timestamp_seconds": "When a backup of the component last passed a restore test, in"
     " seconds since 1970.",
-    "restore_failed_snapshots": "Published backups of the component whose restore test failed, with none since"
-    " that passed.",
+    "restore_failed_snapshots": "Published backups of the component whose restore test failed, with none"
+    " since that passed.",
 }
 
 

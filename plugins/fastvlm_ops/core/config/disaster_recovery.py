@@ -28,6 +28,31 @@ SCENARIO_PATTERN = r"^[a-z][a-z0-9_]{0,59}$"
 #: DAG ids that are no scenario's.
 RESERVED = frozenset({"reaper"})
 
+#: Fields of a cron expression, with what is least and greatest in each.
+_CRON = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 6))
+_CRON_PART = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/([1-9]\d?))?")
+
+
+def _check_cron(expression: str) -> str:
+    fields = expression.split()
+    if len(fields) != len(_CRON):
+        raise ValueError(f"{expression!r} is no cron expression; expected five fields, as in '0 6 * * 3'")
+    for field, (name, least, greatest) in zip(fields, _CRON, strict=True):
+        for part in field.split(","):
+            match = _CRON_PART.fullmatch(part)
+            numbers = [int(one) for one in match.groups()[:2] if one] if match else []
+            if (
+                match is None
+                or numbers != sorted(numbers)
+                or not all(least <= n <= greatest for n in numbers)
+            ):
+                raise ValueError(
+                    f"{field!r} cannot be the {name} of a cron expression; expected numbers from {least} to"
+                    f" {greatest}, '*', '-', ',' and '/'"
+                )
+    return expression
+
+
 Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 Connection = Annotated[
     str, AfterValidator(check_connection), Field(json_schema_extra={"pattern": CONNECTION_PATTERN})
@@ -130,7 +155,8 @@ class Scenario(DefinitionFile):
     ]
     blast_radius: Annotated[BlastRadius, Field(description="how much may be hit")] = BlastRadius()
     schedule: Annotated[
-        str | None, Field(max_length=100, description="cron expression in UTC, or null for by hand only")
+        Annotated[str, Field(max_length=100), AfterValidator(_check_cron)] | None,
+        Field(description="cron expression in UTC, or null for by hand only"),
     ] = None
     on_full_backup: Annotated[
         bool, Field(description="true: also runs for each full backup that is published")

@@ -313,6 +313,14 @@ class ComponentsSound(_Check):
     """
 
     check: Literal["components_sound"]
+    only_compared: Annotated[
+        tuple[str, ...],
+        Field(
+            strict=False,
+            description="components whose files are compared by hash but not parsed, as what users have sent,"
+            " which may have been broken all along",
+        ),
+    ] = ()
 
 
 class BackupsRestore(_Check):

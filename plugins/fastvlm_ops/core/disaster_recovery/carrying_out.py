@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastvlm_ops.core.config.disaster_recovery import Scenario
 from fastvlm_ops.core.disaster_recovery.errors import (
     DrillAbortedError,
     DrillError,
@@ -20,13 +19,26 @@ from fastvlm_ops.core.disaster_recovery.fault_rows import record_armed, sync_ent
 from fastvlm_ops.core.disaster_recovery.faults import describe, is_left
 from fastvlm_ops.core.disaster_recovery.guards import GuardResult
 from fastvlm_ops.core.disaster_recovery.holding import arm, inject, release
+from fastvlm_ops.core.disaster_recovery.observation import ObserverConfig
+from fastvlm_ops.core.disaster_recovery.observing import (
+    start_observer,
+    stop_observer,
+    wait_for_steady_state,
+)
 from fastvlm_ops.core.disaster_recovery.plan import DrillPlan, StepResult
 from fastvlm_ops.core.disaster_recovery.planning import fault_id, scenario_of
 from fastvlm_ops.core.disaster_recovery.steps import run_action, run_check
 from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
+from fastvlm_ops.core.disaster_recovery.watching import failing_probes
 
 #: How long the service may take to be in its steady state, before and after.
 STEADY_SECONDS = 30.0
+#: Check of ``undo_fault``.
+STEADY_CHECK = "steady state again"
+_STEPS = ("verify_failover", "restore_service", "validate_recovery")
+#: What the tasks of a drill may take besides the time of their parts: the scheduler's, and retries.
+_BETWEEN_TASKS_SECONDS = 900.0
+_LONGEST_SECONDS = 86_400.0
 _INJECT_SECONDS = 30.0
 _RELEASE_SECONDS = 60.0
 
@@ -91,12 +103,13 @@ def break_it(
     :raises InconclusiveError: there is no steady state, or nothing is being measured
     """
     if plan.fault is None:
-        check = {"name": "nothing is broken", "status": "passed", "seconds": 0.0, "detail": "", "evidence": {}}
+        summary = "nothing is broken in this drill"
+        checks = [_check("no fault", "passed", 0.0, summary, {})]
         return StepResult(
-            step="simulate_failure", status="passed", summary="nothing is broken in this drill", checks=(check,)
+            step="simulate_failure", status="passed", summary=summary, checks=tuple(checks)
         ), None
     file = entry_file(at.drill_dir, plan.fault_id)
-    checks: list[dict[str, Any]] = []
+    checks = []
     if read_entry(file).state == "armed":  # else a retried task, whose fault is there already
         checks += _observe(plan, at)
         results = guards()
@@ -176,8 +189,6 @@ def take_back(plan: DrillPlan, at: Surroundings) -> StepResult:
     :param at: its surroundings
     :raises FaultError: it could not be taken back
     """
-    from fastvlm_ops.core.disaster_recovery.observing import stop_observer
-
     if plan.fault is None:
         return StepResult(step="undo_fault", status="passed", summary="nothing was broken")
     begun = time.monotonic()
@@ -233,28 +244,47 @@ def fault_moment(plan: DrillPlan, drill_dir: Path) -> int | None:
 
 
 def _observe(plan: DrillPlan, at: Surroundings) -> list[dict[str, Any]]:
-    from fastvlm_ops.core.disaster_recovery.observing import start_observer, wait_for_steady_state
-
     folder = Path(plan.folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     begun = time.monotonic()
     start_observer(folder, _observer_config(plan))
-    wait_for_steady_state(folder, STEADY_SECONDS)
+    wait_for_steady_state(folder, STEADY_SECONDS, pause=at.pause)
     detail = "requests are answered rightly, and the canary's writes are acknowledged"
     return [_check("steady state", "passed", time.monotonic() - begun, detail, {})]
 
 
-def _observer_config(plan: DrillPlan) -> Any:
-    raise InconclusiveError("no observer")
+def _observer_config(plan: DrillPlan) -> ObserverConfig:
+    if plan.url is None:
+        raise InconclusiveError(
+            "the service did not say where its users reach it, so that nothing is measured"
+        )
+    steps = plan.definition["steps"]
+    parts = [part for name in _STEPS for part in steps[name]]
+    lasts = sum(part.get("within_seconds", 0.0) for part in parts) + plan.time_to_live_seconds
+    return ObserverConfig(
+        url=plan.url,
+        prefix=plan.fault_id,
+        time_to_live_seconds=min(lasts + _BETWEEN_TASKS_SECONDS, _LONGEST_SECONDS),
+    )
 
 
 def _steady_again(plan: DrillPlan, at: Surroundings) -> dict[str, Any]:
-    raise InconclusiveError("no probes")
+    """Wait until the service is as it was before: its probes, and what the observer sees."""
+    begun = time.monotonic()
+    probes = scenario_of(plan).steady_state
+    while True:
+        failing = failing_probes(probes, plan, at)
+        if not failing:
+            detail = f"{len(probes)} probes pass"
+            return _check(STEADY_CHECK, "passed", time.monotonic() - begun, detail, {})
+        if time.monotonic() - begun > STEADY_SECONDS:
+            detail = f"not within {STEADY_SECONDS:g} s: {'; '.join(failing)}"
+            return _check(STEADY_CHECK, "failed", time.monotonic() - begun, detail, {})
+        time.sleep(0.5)
 
 
 def _parts(steps: Any) -> dict[str, Sequence[Any]]:
-    names = ("verify_failover", "restore_service", "validate_recovery")
-    return {name: getattr(steps, name) for name in names}
+    return {name: getattr(steps, name) for name in _STEPS}
 
 
 def _said(part: Any) -> str:
@@ -264,9 +294,7 @@ def _said(part: Any) -> str:
     return f"{name} ({rest})" if rest else str(name)
 
 
-def _check(
-    name: str, status: str, seconds: float, detail: str, evidence: dict[str, Any]
-) -> dict[str, Any]:
+def _check(name: str, status: str, seconds: float, detail: str, evidence: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "status": status,
@@ -274,8 +302,3 @@ def _check(
         "detail": detail,
         "evidence": evidence,
     }
-
-
-def steady_state_of(scenario: Scenario) -> Sequence[Any]:
-    """Return the probes of the steady state that need no observer."""
-    return [probe for probe in scenario.steady_state if probe.probe != "canary"]

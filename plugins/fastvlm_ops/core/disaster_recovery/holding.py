@@ -33,6 +33,8 @@ _PACKAGES = Path(__file__).resolve().parents[3]
 _POLL_SECONDS = 0.02
 _SPAWN_SECONDS = 30
 _AFTER_KILL_SECONDS = 5
+#: How long after its end a holder may take to take a fault back, if only it runs: a database may be copied.
+_SLOW_SECONDS = 400.0
 
 
 def arm(drill_dir: Path, entry: FaultEntry) -> Path:
@@ -185,9 +187,23 @@ def _take_over(file: Path, entry: FaultEntry, deadline: float) -> FaultEntry:
     try:
         return _take_back_locked(file, max(0.0, deadline - time.monotonic()))
     except LockBusyError:
-        if entry.holder is None or not entry.holder.process.signal(signal.SIGKILL):
-            raise
-    return _take_back_locked(file, _AFTER_KILL_SECONDS)  # it hung, with the lock in its hands
+        entry = read_entry(file)
+        if not end_hanging_holder(entry):
+            message = f"the fault {entry.fault_id} is being taken back by another process, and not yet gone"
+            raise FaultError(message, retryable=True) from None
+    return _take_back_locked(file, _AFTER_KILL_SECONDS)
+
+
+def end_hanging_holder(entry: FaultEntry) -> bool:
+    """Kill a holder that has the lock of its fault and does nothing; returns whether it was killed.
+
+    :param entry: of the fault
+    """
+    if entry.holder is None:
+        return False
+    late = -(entry.seconds_left or 0.0)
+    hangs = entry.holder.process.stopped or late > _SLOW_SECONDS
+    return hangs and entry.holder.process.signal(signal.SIGKILL)
 
 
 def _take_back_locked(file: Path, patience_seconds: float) -> FaultEntry:
@@ -196,7 +212,6 @@ def _take_back_locked(file: Path, patience_seconds: float) -> FaultEntry:
         if not entry.is_closed:
             entry = take_back(file, entry, "task")
     if not entry.is_closed:
-        raise FaultError(
-            f"the fault {entry.fault_id} could not be taken back: {entry.problem}", retryable=True
-        )
+        message = f"the fault {entry.fault_id} could not be taken back: {entry.problem}"
+        raise FaultError(message, retryable=True)
     return entry

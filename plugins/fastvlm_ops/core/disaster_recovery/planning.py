@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,6 @@ from fastvlm_ops.core.disaster_recovery.errors import DrillRefusedError
 from fastvlm_ops.core.disaster_recovery.fault_types import (
     ContainerFault,
     DatabaseFault,
-    DiskFault,
     Fault,
     FileFault,
     LinkFault,
@@ -238,21 +236,13 @@ def _file(step: Any, origin: Origin, view: ServiceView) -> Resolved:
 
 
 def _disk(step: Any, origin: Origin, view: ServiceView) -> Resolved:
-    from fastvlm_ops.core.disaster_recovery.mounts import mount_of
+    from fastvlm_ops.core.disaster_recovery.faults.disk import disk_fault
+    from fastvlm_ops.core.disaster_recovery.faults.errors import FaultError
 
-    place = _place(step.place, view)
-    mount = mount_of(place)
-    if mount is None:
-        raise DrillRefusedError(
-            f"the place {step.place!r} is no file system of its own: filling it would fill what others use"
-        )
-    how = "full" if step.fault == "fill_disk" else "read_only"
-    fault = DiskFault(
-        how=how,  # type: ignore[arg-type]
-        mount=str(place),
-        device=os.stat(place).st_dev,
-        options=mount.options,
-    )
+    try:
+        fault = disk_fault(_place(step.place, view), "full" if step.fault == "fill_disk" else "read_only")
+    except FaultError as error:
+        raise DrillRefusedError(f"the place {step.place!r} may not be hit: {error}") from None
     return Resolved(fault, _readers(view), is_shared=True)
 
 

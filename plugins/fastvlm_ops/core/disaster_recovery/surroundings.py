@@ -32,6 +32,10 @@ class Surroundings:
     :param drill_dir: of all drills of this worker, with ``faults/``
     :param say: writes a line to the task's log
     :param as_of: what the run is about
+    :param inspect_package: parses a Core ML package, and raises what is wrong with it; None where nothing
+        here can, so that packages are not checked
+    :param cluster_database: name of the database that a connection to a cluster leads to, by the connection's
+        id: where the checks of ``components.yaml`` are asked; None where it is not known
     :param pause: waits for some seconds; every wait of a step goes through it, since it raises
         ``DrillAbortedError`` when the drill has to be broken off
     :param done: what was done to the target, by the monotonic clock; written by :meth:`did`
@@ -49,6 +53,8 @@ class Surroundings:
     drill_dir: Path
     say: Callable[[str], None]
     as_of: datetime
+    inspect_package: Callable[[Path], object] | None = None
+    cluster_database: Callable[[str], str] | None = None
     pause: Callable[[float], None] = time.sleep
     done: list[tuple[int, str]] = field(default_factory=list)
 

@@ -173,6 +173,10 @@ class DatabasePair:
         """Return the name of the other."""
         return _other(self._primary)
 
+    def role(self, name: str) -> Literal["database_primary", "database_standby"]:
+        """Return the role of an instance, whether it runs or not."""
+        return "database_primary" if _known(name) == self._primary else "database_standby"
+
     def port(self, name: str) -> int:
         """Return the port of an instance, which stays the same."""
         return self._ports[_known(name)]
@@ -325,7 +329,13 @@ class DatabasePair:
                 return None
             self._paused = False
             self._end(name, signal.SIGINT)
-            done = self._rejoiner().rejoin(self.data(name), self._maintenance(self._primary), afresh=afresh)
+            self._write_settings(name, synchronous=False)
+            done = self._rejoiner().rejoin(
+                self.data(name),
+                self._maintenance(self._primary),
+                afresh=afresh,
+                settings_file=self._settings_file(name),
+            )
             try:
                 self._serve(name, timeout_seconds)
                 self._wait_until_streaming(timeout_seconds if afresh else min(15.0, timeout_seconds))

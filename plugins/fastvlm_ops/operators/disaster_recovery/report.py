@@ -1,4 +1,4 @@
-"""Gives a drill its verdict, stores the evidence, and fails unless it passed; and takes back what was left."""
+"""Gives a drill its verdict, stores the evidence, and fails unless it passed; takes back what was left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.approving import rejection
 from fastvlm_ops.operators.disaster_recovery.shared import DrillOperator
-from fastvlm_ops.operators.shared import EvidenceOperator, run_key
+from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,7 +54,7 @@ class ReportDrillOperator(DrillOperator):
                     "guard_drill made no plan, so that nothing was broken: see its log for the reason"
                 )
             try:
-                done = self._conclude(store, drill, rejection(context, self.approval_task_id))
+                done = self._conclude(context, store, drill, rejection(context, self.approval_task_id))
             finally:
                 give_lease_back(store, drill.plan.run_key)
         self.log.info("%s: %s", done["verdict"], done["reason"])
@@ -64,13 +64,21 @@ class ReportDrillOperator(DrillOperator):
             raise DrillNotPassedError(f"REFUSED: {drill.steps['guard'].result.summary}")
         return done
 
-    def _conclude(self, store: Store, drill: Drill, rejected: str | None) -> dict[str, Any]:
+    def _conclude(self, context: Context, store: Store, drill: Drill, rejected: str | None) -> dict[str, Any]:
         from fastvlm_ops.core.disaster_recovery.concluding import conclude, store_evidence
+        from fastvlm_ops.core.store.artefacts import ArtefactStore
 
-        conclusion = conclude(store, drill, settings.drill_dir(), rejected=rejected)
+        conclusion = conclude(store, drill, settings.drill_dir(), as_of=as_of(context), rejected=rejected)
         hook = BackupRepositoryHook(self.s3_conn_id)
-        files = store_evidence(store, drill.plan, conclusion, hook.get_artefacts(), settings.metrics_dir())
-        return {**conclusion.as_dict(), "evidence": files}
+        place = hook.settings
+        artefacts = ArtefactStore(store, hook.get_client(), bucket=place.bucket, prefix=place.prefix)
+        files = store_evidence(store, drill.plan, conclusion, artefacts)
+        return {
+            "verdict": conclusion.verdict,
+            "reason": conclusion.reason,
+            **conclusion.figures,
+            "evidence": files,
+        }
 
 
 class ReapFaultsOperator(EvidenceOperator):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
+from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.disaster_recovery.plan import DrillPlan, StepResult
     from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
     from fastvlm_ops.core.services.control import ServiceControl
+    from fastvlm_ops.core.services.instances import ServiceView
     from fastvlm_ops.core.store import Store
 
 #: What a step that is stuck leaves the lease for, beyond the time that its parts may take.
@@ -86,6 +88,8 @@ class DrillOperator(EvidenceOperator):
             drill_dir=settings.drill_dir(),
             say=self.log.info,
             as_of=as_of(context),
+            inspect_package=_inspect_package,
+            cluster_database=lambda conn_id: PostgreSQLClusterHook(conn_id).url().database or "postgres",
         )
 
     def _through(self, endpoint: str) -> Any:
@@ -98,7 +102,8 @@ class DrillOperator(EvidenceOperator):
             return None
         from fastvlm_ops.hooks.service import ServiceHook
 
-        return lambda instance: ServiceHook(target.connection).database_dsn(control, instance)
+        hook = ServiceHook(target.connection)
+        return lambda instance: database_dsn(hook.database_conn_id(), control.view(), instance)
 
 
 class DrillStepOperator(DrillOperator):
@@ -120,7 +125,9 @@ class DrillStepOperator(DrillOperator):
             self.record(store, plan, result, begun)
         self.log.info("%s: %s", result.status, result.summary)
         if result.status in _FAILED:
-            raise DrillStepError(f"{result.step} {result.status}: {'; '.join(result.problems) or result.summary}")
+            raise DrillStepError(
+                f"{result.step} {result.status}: {'; '.join(result.problems) or result.summary}"
+            )
         return {"status": result.status, "summary": result.summary}
 
     @abstractmethod
@@ -153,14 +160,14 @@ class DrillStepOperator(DrillOperator):
         :param store: the operations database
         :param plan: of the drill
         """
-        from fastvlm_ops.core.disaster_recovery.abort import watch_drill
         from fastvlm_ops.core.disaster_recovery.planning import scenario_of
+        from fastvlm_ops.core.disaster_recovery.watching import Watch
         from fastvlm_ops.core.services.connecting import connect_control
 
         control = connect_control(plan.control) if plan.control else None
         target = scenario_of(plan).target
         at = self.surroundings(context, store, Path(plan.folder), control, target)
-        return replace(at, pause=watch_drill(plan, at))
+        return replace(at, pause=Watch(plan, at).pause)
 
     def record(self, store: Store, plan: DrillPlan, result: StepResult, begun: datetime) -> None:
         """Record what the step has found.
@@ -181,23 +188,51 @@ class DrillStepOperator(DrillOperator):
             InconclusiveError,
         )
         from fastvlm_ops.core.disaster_recovery.leasing import keep_lease
-        from fastvlm_ops.core.disaster_recovery.plan import StepResult
 
         if plan.dry_run:
             lines = self.would_do(plan)
             for line in lines:
                 self.log.info("would do: %s", line)
-            return StepResult(step=self.step, status="dry_run", summary="; ".join(lines) or "nothing")
+            return self._ended("dry_run", "; ".join(lines) or "nothing")
         check_host(plan)
         try:
             keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
             return self.carry_out(plan, self.around(context, store, plan))
         except DrillRefusedError as error:
-            return StepResult(step=self.step, status="refused", summary=str(error), problems=(str(error),))
+            return self._ended("refused", error)
         except DrillAbortedError as error:
-            return StepResult(step=self.step, status="aborted", summary=str(error), problems=(str(error),))
+            return self._ended("aborted", error)
         except InconclusiveError as error:
-            return StepResult(step=self.step, status="inconclusive", summary=str(error), problems=(str(error),))
+            return self._ended("inconclusive", error)
+
+    def _ended(self, status: Any, why: object) -> StepResult:
+        from fastvlm_ops.core.disaster_recovery.plan import StepResult
+
+        problems = () if status == "dry_run" else (str(why),)
+        return StepResult(step=self.step, status=status, summary=str(why), problems=problems)
+
+
+def _inspect_package(path: Path) -> object:
+    from fastvlm_ops.core.coreml.inspecting import inspect_package
+
+    return inspect_package(path)
+
+
+def database_dsn(conn_id: str, view: ServiceView, name: str) -> str:
+    """Return the libpq address of a database instance: user, password and database are the connection's,
+    host and port the instance's.
+
+    :param conn_id: of a connection of type ``postgres``
+    :param view: of the service
+    :param name: of the instance
+    :raises DrillStepError: the instance has no address now
+    """
+    address = view.instance(name).address
+    if not address:
+        raise DrillStepError(f"{name} has no address: it does not run")
+    host, _, port = address.rpartition(":")
+    url = PostgreSQLClusterHook(conn_id).url().set(drivername="postgresql", host=host, port=int(port))
+    return url.render_as_string(hide_password=False)
 
 
 def check_host(plan: DrillPlan) -> None:

@@ -36,7 +36,9 @@ class ArmDrillOperator(DrillStepOperator):
         with self.open_store() as store:
             plan = read_plan(store, run_key(context))
             if plan.dry_run or plan.fault is None:
-                self.log.info("There is nothing to take back: %s", "a dry run" if plan.dry_run else "no fault")
+                self.log.info(
+                    "There is nothing to take back: %s", "a dry run" if plan.dry_run else "no fault"
+                )
                 return {"fault_id": None, "file": None}
             check_host(plan)
             keep_lease(store, plan.run_key, LEASE_MARGIN)

@@ -25,6 +25,7 @@ from fastvlm_ops.core.disaster_recovery.flushing import flush_folder, write_flus
 from fastvlm_ops.core.services.places import MARKER_FILE
 
 _CHUNK_BYTES = 1 << 20
+_FLIPPED = bytes(byte ^ 0xFF for byte in range(256))
 
 
 def inject(fault: FileFault) -> None:
@@ -138,7 +139,7 @@ class _Kept:
         try:
             about: dict[str, Any] = json.loads(self._about.read_bytes())
         except FileNotFoundError:
-            if any(self.folder.iterdir()):  # nothing is made in it before that file
+            if set(self.folder.iterdir()) - set(self._unfinished()):  # nothing is made in it before that file
                 raise FaultError(f"{self.folder} was not made by this fault, and is left alone") from None
             return []
         except (ValueError, NotADirectoryError):
@@ -159,9 +160,15 @@ class _Kept:
             shutil.rmtree(original)  # more names of files that are where they were
         for folder, _, _ in os.walk(original, topdown=False):
             os.rmdir(folder)
+        for file in self._unfinished():
+            file.unlink()
         self._about.unlink(missing_ok=True)
         self.folder.rmdir()
         flush_folder(self.folder.parent)
+
+    def _unfinished(self) -> list[Path]:
+        """What was being written when its writer died."""
+        return list(self.folder.glob(f".{self._about.name}.*.tmp"))
 
 
 def _names(fault: FileFault, place: Path) -> list[str]:
@@ -223,7 +230,7 @@ class _Damage:
         with source.open("rb") as file:
             while chunk := file.read(min(_CHUNK_BYTES, self.length - position)):
                 first, last = max(0, self.start - position), max(0, self.end - position)
-                changed = bytes(byte ^ 0xFF for byte in chunk[first:last])
+                changed = chunk[first:last].translate(_FLIPPED)
                 write(chunk[:first] + changed + chunk[first + len(changed) :])
                 position += len(chunk)
 

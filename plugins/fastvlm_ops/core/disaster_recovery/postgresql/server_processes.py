@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from fastvlm_ops.core.disaster_recovery.postgresql.errors import DatabaseError
@@ -39,15 +38,6 @@ def server_processes(data: Path) -> list[ProcessId]:
     return found
 
 
-def processes_of(postmaster: ProcessId) -> list[ProcessId]:
-    """Return a postmaster and all processes of its server; nothing where it is gone.
-
-    :param postmaster: as it was identified before
-    """
-    members = server_processes(_PROC / str(postmaster.pid) / "cwd") if postmaster.alive else []
-    return members if postmaster in members else []
-
-
 def postmaster_of(data: Path) -> ProcessId | None:
     """Return the postmaster that runs in a data folder; None where none does, whatever its lock file says.
 
@@ -67,27 +57,21 @@ def kill_server(data: Path, *, patience_seconds: float = 10) -> list[ProcessId]:
     :param patience_seconds: until all are gone
     :raises DatabaseError: some stay
     """
-    return _kill_all(lambda: server_processes(data), postmaster_of(data), patience_seconds, str(data))
-
-
-def kill_processes_of(postmaster: ProcessId, *, patience_seconds: float = 10) -> list[ProcessId]:
-    """Kill a server by its postmaster, as :func:`kill_server` does; nothing where that is gone.
-
-    :param postmaster: as it was identified before: a later server in the same folder is not touched
-    :param patience_seconds: until all are gone
-    :raises DatabaseError: some stay
-    """
-    members = processes_of(postmaster)
-    if not members:
-        return []
-    postmaster.signal(signal.SIGSTOP)  # it starts no more
-    members = processes_of(postmaster) or members
-    return _kill_all(
-        lambda: [one for one in members if one.alive],
-        postmaster,
-        patience_seconds,
-        f"process {postmaster.pid}",
-    )
+    postmaster = postmaster_of(data)
+    if postmaster is not None:
+        postmaster.signal(signal.SIGSTOP)  # else it could start one that is not seen
+    hit: dict[int, ProcessId] = {}
+    deadline = time.monotonic() + patience_seconds
+    while members := server_processes(data):
+        for one in sorted(members, key=lambda one: one != postmaster):
+            # The postmaster first: it would take the death of another for a crash, and recover.
+            if one.signal(signal.SIGKILL):
+                hit[one.pid] = one
+        if time.monotonic() > deadline:
+            numbers = ", ".join(str(one.pid) for one in members)
+            raise DatabaseError(f"{data}: the processes {numbers} do not end, though they were killed")
+        time.sleep(0.01)
+    return list(hit.values())
 
 
 def clear_stale_lock(data: Path) -> bool:
@@ -104,25 +88,6 @@ def clear_stale_lock(data: Path) -> bool:
         (data / LOCK_FILE).unlink()
         return True
     return False
-
-
-def _kill_all(
-    find: Callable[[], list[ProcessId]], postmaster: ProcessId | None, patience_seconds: float, what: str
-) -> list[ProcessId]:
-    if postmaster is not None:
-        postmaster.signal(signal.SIGSTOP)  # else it could start one that is not seen
-    hit: dict[int, ProcessId] = {}
-    deadline = time.monotonic() + patience_seconds
-    while members := find():
-        for one in sorted(members, key=lambda one: one != postmaster):
-            # The postmaster first: it would take the death of another for a crash, and recover.
-            if one.signal(signal.SIGKILL):
-                hit[one.pid] = one
-        if time.monotonic() > deadline:
-            numbers = ", ".join(str(one.pid) for one in members)
-            raise DatabaseError(f"{what}: the processes {numbers} do not end, though they were killed")
-        time.sleep(0.01)
-    return list(hit.values())
 
 
 def _locked_by(data: Path) -> int | None:

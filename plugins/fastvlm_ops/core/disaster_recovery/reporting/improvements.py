@@ -64,7 +64,7 @@ def _of_fault(record: DrillRecord) -> Iterator[Improvement]:
         why = record.fault["problem"] or "undo_fault has not taken it back"
         yield Improvement(
             urgency="now",
-            what=f"The fault may still be there: {why}.",
+            what=words.sentence(f"The fault may still be there: {why}"),
             remedy="Take it back as docs/runbooks/disaster_recovery.md tells; then see why it stayed.",
         )
     elif (by := record.fault["undone_by"]) in _NOT_BY_THE_DRILL:
@@ -80,11 +80,11 @@ def _of_checks(record: DrillRecord) -> Iterator[Improvement]:
     for name, row in record.drill.steps.items():
         odd = [one for one in row.result.checks if one.get("status") not in ("passed", "dry_run")]
         for check in odd:
-            told = str(check.get("detail") or "").strip().rstrip(".") or "no detail"
+            told = str(check.get("detail") or "no detail")
             failed = check.get("status") == "failed"
             yield Improvement(
                 urgency="now",
-                what=f"{words.step(str(check.get('name', name))).capitalize()}: {told}.",
+                what=words.sentence(f"{words.step(str(check.get('name', name)))}: {told}"),
                 remedy="Mend what differs, then drill again."
                 if failed
                 else "Make it possible to tell, then drill again: what is not known has not passed.",
@@ -93,7 +93,7 @@ def _of_checks(record: DrillRecord) -> Iterator[Improvement]:
             for problem in row.result.problems or (row.result.summary,):
                 yield Improvement(
                     urgency="now",
-                    what=f"{words.step(name).capitalize()}: {problem.strip().rstrip('.')}.",
+                    what=words.sentence(f"{words.step(name)}: {problem}"),
                     remedy="See to it, then drill again.",
                 )
 
@@ -102,7 +102,7 @@ def _of_problems(problems: Sequence[str]) -> Iterator[Improvement]:
     for problem in problems:
         yield Improvement(
             urgency="now",
-            what=f"Not everything was measured: {problem.strip().rstrip('.')}.",
+            what=words.sentence(problem),
             remedy="See to the observer on the worker, then drill again.",
         )
 

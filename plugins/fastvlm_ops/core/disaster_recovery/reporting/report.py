@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 STYLES = ("report.css", "pictures.css")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
 _MOST_LOST = 200
+_HIDDEN = ("Cc", "Cf", "Cs")
 
 
 def render_html(
@@ -101,10 +103,11 @@ def figures(record: DrillRecord) -> list[tuple[str, float | None, float, Gauge, 
     ]
 
 
-def trends(record: DrillRecord) -> list[TrendPicture]:
+def trends(record: DrillRecord, address: Callable[[str], str] = lambda _: "") -> list[TrendPicture]:
     """Return RTO and RPO of the last drills of the scenario, this one last; empty where it is the first.
 
     :param record: of the drill
+    :param address: where a click on an earlier drill leads, by its run key
     """
     if not record.earlier or record.plan.dry_run:
         return []
@@ -113,7 +116,10 @@ def trends(record: DrillRecord) -> list[TrendPicture]:
         trend_picture(
             title,
             [
-                *(Figure(one.planned_at, getattr(one, name), one.verdict) for one in record.earlier),
+                *(
+                    Figure(one.planned_at, getattr(one, name), one.verdict, address(one.run_key))
+                    for one in record.earlier
+                ),
                 Figure(record.planned_at, drill.figures.get(name), drill.verdict),
             ],
             objective,
@@ -184,6 +190,7 @@ def _environment(is_html: bool) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     made.filters["text"] = _as_text
     made.filters["code"] = _as_code
@@ -201,8 +208,12 @@ def _as_code(value: object) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return text on one line, without characters that hide or turn others."""
-    line = " ".join(str(value).split())
-    return "".join(
-        character for character in line if unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-    )
+    """Return text on one line."""
+    return " ".join(str(value).split())
+
+
+def _shown(value: Any) -> Any:
+    """Return a value without characters that hide others, or turn the direction of writing."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(one for one in value if one in "\n\t" or unicodedata.category(one) not in _HIDDEN)

@@ -51,7 +51,7 @@ class TrendPicture:
     objective: str
     summary: str
 
-    width, height, left, right, top, base = 500, 170, 58, 488, 26, 146
+    width, height, left, right, top, base = 500, 158, 58, 488, 12, 134
 
 
 _TREND_BARS = 20

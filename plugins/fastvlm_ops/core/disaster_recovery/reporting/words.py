@@ -9,7 +9,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
 def seconds(value: float | None) -> str:
-    """Return a time for people: to a hundredth below ten seconds, then coarser, as in ``1 min 12 s``."""
+    """Return a time for people: to a hundredth below ten seconds, then coarser, as in ``2 min 12 s``."""
     if value is None:
         return NOT_MEASURED
     size = abs(value)
@@ -17,7 +17,7 @@ def seconds(value: float | None) -> str:
     if round(size, 2) < 10:
         text = f"{size:.2f}".rstrip("0").rstrip(".")
         return f"{sign}{text or '0'} s"
-    if round(size, 1) < _MINUTE:
+    if round(size, 1) < 2 * _MINUTE:
         return f"{sign}{size:.1f}".removesuffix(".0") + " s"
     return sign + _whole(round(size))
 
@@ -45,3 +45,12 @@ def step(name: str) -> str:
 def number(value: int, one: str, many: str = "") -> str:
     """Return a count with its noun, as in ``1 write`` or ``3 writes``."""
     return f"{value} {one if value == 1 else many or one + 's'}"
+
+
+def sentence(text: str) -> str:
+    """Return text as a sentence: with a capital letter and its full stop.
+
+    :param text: one sentence, however it was written
+    """
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
