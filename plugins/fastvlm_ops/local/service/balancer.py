@@ -168,7 +168,7 @@ async def _check(client: httpx.AsyncClient, port: int) -> tuple[str | None, bool
 
 
 async def _say_that_nobody_is_there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer in HTTP, and close only after what was asked has been read: else a reset overtakes the answer."""
+    """Answer in HTTP, and close once what was asked has been read: else a reset overtakes the answer."""
     with contextlib.suppress(OSError, TimeoutError):
         writer.write(_UNAVAILABLE)
         writer.write_eof()
