@@ -152,7 +152,7 @@ def test_requests_that_are_refused(service: DemoService, path: str, content: byt
 
 def test_metrics_count_what_users_asked(service: DemoService) -> None:
     post(service.url, "/v1/infer", QUESTION)
-    text = "".join(get(instance(service, name).address or "", "/metrics/").text for name in REPLICAS)
+    text = "".join(get(instance(service, name).address or "", "/metrics").text for name in REPLICAS)
     assert 'demo_service_requests_total{route="/v1/infer",status="200"}' in text
     assert "demo_service_ready 1.0" in text
     assert 'route="other"' not in text or "/v1/absent" not in text
@@ -212,7 +212,8 @@ def test_its_password_is_in_no_file_and_no_argument(service: DemoService) -> Non
         b"GET /instances/replica-1/stop HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST /instances/absent/stop HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST /instances/database-1/behaviour HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
-        b'POST /instances/replica-1/behaviour HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"slow_ms": "fast"}',
+        b"POST /instances/replica-1/behaviour HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
+        b'{"slow_ms": "1"}',
         b'POST /links/replica-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 24\r\n\r\n{"disturbance": "burn"} ',
         b"POST /links/replica-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
         b"POST /links/absent HTTP/1.1\r\nHost: x\r\nContent-Length: 24\r\n\r\n" + b'{"disturbance": "reset"}',
