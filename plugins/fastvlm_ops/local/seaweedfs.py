@@ -36,7 +36,8 @@ class SeaweedFS:
     :param folder: for its data and logs; made where absent
     :param processes: that keeps its processes; its own, in ``folder``, unless given
     :param die_with_parent: whether the kernel ends it with this process, as tests want it
-    :param memory_mib: soft limit of each of its four processes
+    :param memory_mib: soft limit of each of its four processes; the filer alone keeps some 200 MiB of its own
+        log, and where the limit is near that, it spends eight times the processor time collecting garbage
     :param metrics: whether each of them also serves metrics for Prometheus
     :param others: names of users that may do only what the policy of a bucket allows them
     """
@@ -47,7 +48,7 @@ class SeaweedFS:
         *,
         processes: Processes | None = None,
         die_with_parent: bool = False,
-        memory_mib: int = 256,
+        memory_mib: int = 1024,
         metrics: bool = False,
         others: Sequence[str] = (),
     ) -> None:

@@ -101,6 +101,8 @@ def measure(
     writes: Sequence[WriteRecord],
     rows_found: Mapping[str, str] | None,
     fault_ns: int,
+    *,
+    rows_asked_ns: int | None = None,
 ) -> Measures:
     """Measure a drill of a service.
 
@@ -109,11 +111,13 @@ def measure(
     :param rows_found: what the service has of the canary at the end: id of each row → SHA-256 of its payload,
         in lower-case hexadecimal; None where it could not be read
     :param fault_ns: when the fault was injected, on the machine's monotonic clock
+    :param rows_asked_ns: when the rows were asked for, where the canary went on: what was acknowledged later
+        need not be among them; None: all has to be
     """
     probes = sorted(probes, key=lambda probe: (probe.sent_ns, probe.number))
     writes = sorted(writes, key=lambda write: (write.sent_ns, write.number))
     recovery = _recovery(probes, fault_ns)
-    data = _data(writes, rows_found, fault_ns)
+    data = _data(writes, rows_found, fault_ns, rows_asked_ns)
     blind = _blind([one.sent_ns for one in probes], [one.sent_ns for one in writes], fault_ns)
     merged = {
         "problems": (*recovery.problems, *data.problems),
@@ -240,7 +244,9 @@ def _recovered(after: list[ProbeRecord], start: int) -> int | None:
     return None
 
 
-def _data(writes: list[WriteRecord], found: Mapping[str, str] | None, fault_ns: int) -> Measures:
+def _data(
+    writes: list[WriteRecord], found: Mapping[str, str] | None, fault_ns: int, asked_ns: int | None
+) -> Measures:
     """The figures of the canary's writes."""
     acknowledged = [(one, one.acknowledged_ns) for one in writes if one.acknowledged_ns is not None]
     before = [(one, when) for one, when in acknowledged if when <= fault_ns]
@@ -255,8 +261,9 @@ def _data(writes: list[WriteRecord], found: Mapping[str, str] | None, fault_ns: 
     if found is None:
         unknowns.append("RPO was not measured: the canary's rows could not be read")
     rows = {} if found is None else found
+    compared = [(one, when) for one, when in after if asked_ns is None or when < asked_ns]
     lost = () if found is None else _lost(before, rows, fault_ns)
-    lost_later = () if found is None else _lost(after, rows, fault_ns)
+    lost_later = () if found is None else _lost(compared, rows, fault_ns)
     strangers = sorted(set(rows) - {one.id for one in writes})
     return Measures(
         rpo_seconds=None if unknowns else max((-one.sent_seconds for one in lost), default=0.0),

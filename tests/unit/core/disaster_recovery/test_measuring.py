@@ -214,6 +214,17 @@ def test_a_write_acknowledged_after_the_fault_that_is_lost_is_no_rpo_but_a_probl
     )
 
 
+def test_what_was_acknowledged_after_the_rows_were_asked_for_need_not_be_among_them() -> None:
+    of = writes()
+    found = {one.id: one.sha256 for one in of if one.number < 90}
+    asked = of[92].sent_ns
+    assert (
+        measure(requests(), of, found, FAULT, rows_asked_ns=asked).lost_later
+        == measured(requests(), of[:92], 90, 91).lost_later
+    )
+    assert len(measure(requests(), of, found, FAULT).lost_later) == 50
+
+
 def test_writes_in_flight_are_apart() -> None:
     of = [
         replace(one, outcome="in_flight", answered_ns=None) if one.number in (39, 40) else one
