@@ -34,6 +34,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 STYLES = ("report.css", "pictures.css")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
 _MOST_LOST = 200
+_HIDDEN = ("Cc", "Cf", "Cs")
 
 
 def render_html(
@@ -189,6 +190,7 @@ def _environment(is_html: bool) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     made.filters["text"] = _as_text
     made.filters["code"] = _as_code
@@ -206,8 +208,12 @@ def _as_code(value: object) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return text on one line, without characters that hide or turn others."""
-    line = " ".join(str(value).split())
-    return "".join(
-        character for character in line if unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-    )
+    """Return text on one line."""
+    return " ".join(str(value).split())
+
+
+def _shown(value: Any) -> Any:
+    """Return a value without characters that hide others, or turn the direction of writing."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(one for one in value if one in "\n\t" or unicodedata.category(one) not in _HIDDEN)
