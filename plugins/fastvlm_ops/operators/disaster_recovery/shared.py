@@ -86,6 +86,8 @@ class DrillOperator(EvidenceOperator):
             drill_dir=settings.drill_dir(),
             say=self.log.info,
             as_of=as_of(context),
+            inspect_package=_inspect_package,
+            cluster_database=_cluster_database,
         )
 
     def _through(self, endpoint: str) -> Any:
@@ -99,6 +101,20 @@ class DrillOperator(EvidenceOperator):
         from fastvlm_ops.hooks.service import ServiceHook
 
         return lambda instance: ServiceHook(target.connection).database_dsn(control, instance)
+
+
+def _inspect_package(path: Path) -> object:
+    """Parse a Core ML package, which takes coremltools; raises what is wrong with it."""
+    from fastvlm_ops.core.coreml.inspecting import inspect_package
+
+    return inspect_package(path)
+
+
+def _cluster_database(conn_id: str) -> str:
+    """Return the database that a connection to a cluster of PostgreSQL leads to."""
+    from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
+
+    return PostgreSQLClusterHook(conn_id).url().database or "postgres"
 
 
 class DrillStepOperator(DrillOperator):
