@@ -5,7 +5,7 @@ python := .venv/bin/python
 # A process runs a file whole, so that its tests share servers. In the order of their names, for by number of tests,
 # as xdist would have it, the longest files come last, and one process waits for the other.
 side_by_side := -n 2 --dist loadfile --no-loadscope-reorder
-.PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
+.PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml demo-disaster-recovery prove-device down compose-env clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ prove-device: setup ## try a real Core ML device (DEVICE=name in coreml.yaml, or
 
 demo-coreml: setup ## start Airflow and S3 here, benchmark Core ML models on a stand-in iPhone as they get worse
 	$(python) -m fastvlm_ops.local.demo_coreml
+
+demo-disaster-recovery: setup ## start Airflow, S3 and a service here, test a restore and kill a process of the service
+	$(python) -m fastvlm_ops.local.demo_disaster_recovery
 
 down: ## stop what `make demo` started
 	@PYTHONPATH=plugins $$($(python) -c '' 2>/dev/null && echo $(python) || echo python3) -m fastvlm_ops.local.down

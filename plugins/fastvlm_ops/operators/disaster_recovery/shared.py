@@ -160,14 +160,14 @@ class DrillStepOperator(DrillOperator):
         :param store: the operations database
         :param plan: of the drill
         """
-        from fastvlm_ops.core.disaster_recovery.abort import watch_drill
         from fastvlm_ops.core.disaster_recovery.planning import scenario_of
+        from fastvlm_ops.core.disaster_recovery.watching import Watch
         from fastvlm_ops.core.services.connecting import connect_control
 
         control = connect_control(plan.control) if plan.control else None
         target = scenario_of(plan).target
         at = self.surroundings(context, store, Path(plan.folder), control, target)
-        return replace(at, pause=watch_drill(plan, at))
+        return replace(at, pause=Watch(plan, at).pause)
 
     def record(self, store: Store, plan: DrillPlan, result: StepResult, begun: datetime) -> None:
         """Record what the step has found.
@@ -210,6 +210,12 @@ class DrillStepOperator(DrillOperator):
 
         problems = () if status == "dry_run" else (str(why),)
         return StepResult(step=self.step, status=status, summary=str(why), problems=problems)
+
+
+def _inspect_package(path: Path) -> object:
+    from fastvlm_ops.core.coreml.inspecting import inspect_package
+
+    return inspect_package(path)
 
 
 def database_dsn(conn_id: str, view: ServiceView, name: str) -> str:
