@@ -14,6 +14,7 @@ from fastvlm_ops import settings
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
+from fastvlm_ops.links.disaster_recovery import DrillPageLink
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class DrillOperator(EvidenceOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "operations_db_conn_id")
+    operator_extra_links = (DrillPageLink(),)
 
     def __init__(
         self,

@@ -86,15 +86,21 @@ def figures(record: DrillRecord) -> list[tuple[str, float | None, float, Gauge, 
     drill = record.drill
     rto, rpo = drill.figures.get("rto_seconds"), drill.figures.get("rpo_seconds")
     detection, failover = drill.figures.get("detection_seconds"), drill.figures.get("failover_seconds")
-    parts = [("detection", detection)] if detection is not None and rto is not None else []
-    if detection is not None:
+    parts = (
+        [("detection", detection)] if detection is not None and rto is not None and detection < rto else []
+    )
+    if detection is not None and rto is not None and detection > rto:
+        told = "served again before a time-out told of the outage"
+    elif detection is not None and rto is None:
+        told = f"noticed after {words.seconds(detection)}, and not served again"
+    elif detection is not None:
         told = f"noticed after {words.seconds(detection)}, served again {words.seconds(failover)} later"
     else:
         told = "no request failed" if drill.fault_at and rto is not None else ""
     lost, acknowledged = drill.figures.get("lost_writes"), drill.figures.get("acknowledged_writes")
     of_data = (
         f"{words.number(lost, 'acknowledged write')} of {acknowledged} lost"
-        if lost is not None and acknowledged
+        if rpo is not None and lost is not None and acknowledged
         else ""
     )
     return [
@@ -140,7 +146,7 @@ def facts(record: DrillRecord) -> list[tuple[str, str]]:
     found = [
         ("Run", plan.run_key),
         ("Planned", words.moment(record.planned_at)),
-        ("Fault", words.moment(drill.fault_at) if drill.fault_at else "none"),
+        ("Fault injected", words.moment(drill.fault_at) if drill.fault_at else "never"),
         ("Ended", words.moment(record.ended_at)),
         ("Worker", plan.host),
         ("Target", plan.url or "the backups"),
