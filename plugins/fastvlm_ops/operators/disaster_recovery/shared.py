@@ -91,7 +91,7 @@ class DrillOperator(EvidenceOperator):
             say=self.log.info,
             as_of=as_of(context),
             inspect_package=_inspect_package,
-            cluster_database=lambda conn_id: PostgreSQLClusterHook(conn_id).url().database or "postgres",
+            cluster_database=_cluster_database,
         )
 
     def _through(self, endpoint: str) -> Any:
@@ -106,6 +106,20 @@ class DrillOperator(EvidenceOperator):
 
         hook = ServiceHook(target.connection)
         return lambda instance: database_dsn(hook.database_conn_id(), control.view(), instance)
+
+
+def _inspect_package(path: Path) -> object:
+    """Parse a Core ML package, which takes coremltools; raises what is wrong with it."""
+    from fastvlm_ops.core.coreml.inspecting import inspect_package
+
+    return inspect_package(path)
+
+
+def _cluster_database(conn_id: str) -> str:
+    """Return the database that a connection to a cluster of PostgreSQL leads to."""
+    from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
+
+    return PostgreSQLClusterHook(conn_id).url().database or "postgres"
 
 
 class DrillStepOperator(DrillOperator):
@@ -212,12 +226,6 @@ class DrillStepOperator(DrillOperator):
 
         problems = () if status == "dry_run" else (str(why),)
         return StepResult(step=self.step, status=status, summary=str(why), problems=problems)
-
-
-def _inspect_package(path: Path) -> object:
-    from fastvlm_ops.core.coreml.inspecting import inspect_package
-
-    return inspect_package(path)
 
 
 def database_dsn(conn_id: str, view: ServiceView, name: str) -> str:
