@@ -104,8 +104,10 @@ class DrillOperator(EvidenceOperator):
             return None
         from fastvlm_ops.hooks.service import ServiceHook
 
-        hook = ServiceHook(target.connection)
-        return lambda instance: database_dsn(hook.database_conn_id(), control.view(), instance)
+        conn_id = ServiceHook(target.connection).settings.database_conn_id
+        if conn_id is None:
+            return None
+        return lambda instance: database_dsn(conn_id, control.view(), instance)
 
 
 def _inspect_package(path: Path) -> object:
@@ -117,8 +119,6 @@ def _inspect_package(path: Path) -> object:
 
 def _cluster_database(conn_id: str) -> str:
     """Return the database that a connection to a cluster of PostgreSQL leads to."""
-    from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
-
     return PostgreSQLClusterHook(conn_id).url().database or "postgres"
 
 
