@@ -65,6 +65,7 @@ def get_provider_info() -> dict[str, Any]:
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
             "fastvlm_ops.links.coreml.CoreMLPageLink",
+            "fastvlm_ops.links.disaster_recovery.DrillPageLink",
         ],
         "connection-types": [
             _s3_connection_type(),

@@ -14,6 +14,7 @@ from fastvlm_ops import settings
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
+from fastvlm_ops.links.disaster_recovery import DrillPageLink
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class DrillOperator(EvidenceOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "operations_db_conn_id")
+    operator_extra_links = (DrillPageLink(),)
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class DrillOperator(EvidenceOperator):
             say=self.log.info,
             as_of=as_of(context),
             inspect_package=_inspect_package,
-            cluster_database=lambda conn_id: PostgreSQLClusterHook(conn_id).url().database or "postgres",
+            cluster_database=_cluster_database,
         )
 
     def _through(self, endpoint: str) -> Any:
@@ -102,8 +104,22 @@ class DrillOperator(EvidenceOperator):
             return None
         from fastvlm_ops.hooks.service import ServiceHook
 
-        hook = ServiceHook(target.connection)
-        return lambda instance: database_dsn(hook.database_conn_id(), control.view(), instance)
+        conn_id = ServiceHook(target.connection).settings.database_conn_id
+        if conn_id is None:
+            return None
+        return lambda instance: database_dsn(conn_id, control.view(), instance)
+
+
+def _inspect_package(path: Path) -> object:
+    """Parse a Core ML package, which takes coremltools; raises what is wrong with it."""
+    from fastvlm_ops.core.coreml.inspecting import inspect_package
+
+    return inspect_package(path)
+
+
+def _cluster_database(conn_id: str) -> str:
+    """Return the database that a connection to a cluster of PostgreSQL leads to."""
+    return PostgreSQLClusterHook(conn_id).url().database or "postgres"
 
 
 class DrillStepOperator(DrillOperator):
@@ -210,12 +226,6 @@ class DrillStepOperator(DrillOperator):
 
         problems = () if status == "dry_run" else (str(why),)
         return StepResult(step=self.step, status=status, summary=str(why), problems=problems)
-
-
-def _inspect_package(path: Path) -> object:
-    from fastvlm_ops.core.coreml.inspecting import inspect_package
-
-    return inspect_package(path)
 
 
 def database_dsn(conn_id: str, view: ServiceView, name: str) -> str:

@@ -86,7 +86,9 @@ def figures(record: DrillRecord) -> list[tuple[str, float | None, float, Gauge, 
     drill = record.drill
     rto, rpo = drill.figures.get("rto_seconds"), drill.figures.get("rpo_seconds")
     detection, failover = drill.figures.get("detection_seconds"), drill.figures.get("failover_seconds")
-    parts = [("detection", min(detection, rto))] if detection is not None and rto is not None else []
+    parts = (
+        [("detection", detection)] if detection is not None and rto is not None and detection < rto else []
+    )
     if detection is not None and rto is not None and detection > rto:
         told = "served again before a time-out told of the outage"
     elif detection is not None and rto is None:
