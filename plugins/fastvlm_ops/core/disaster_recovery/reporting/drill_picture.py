@@ -48,6 +48,11 @@ class DrillPicture:
     width, left, right, top = WIDTH, LEFT, WIDTH - RIGHT, 10
 
     @property
+    def kinds(self) -> set[str]:
+        """Of all that is drawn in it."""
+        return {box.kind for row in self.rows for box in row.boxes}
+
+    @property
     def base(self) -> float:
         """Where its axis is."""
         return self.top + _ROW_HEIGHT * len(self.rows) + 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -53,9 +53,15 @@ class Span(_Part):
 
 
 class Outage(_Part):
-    """A time in which requests failed; ``end`` is None where they never succeeded again."""
+    """A time in which requests failed.
+
+    :param start: when the first of them was sent
+    :param known: when it was known that one had failed: a time-out can end after users are served again
+    :param end: the first right answer; None where requests never succeeded again
+    """
 
     start: float
+    known: float
     end: float | None
     failed: int
 
@@ -134,7 +140,7 @@ def make_timeline(
     :param fault_ns: when the fault was injected, on the observer's clock; None where it was not: nobody can
         say then when a request was
     """
-    has_fault = record.drill.fault_at is not None
+    probes, has_fault = list(probes), record.drill.fault_at is not None
     found = measures or Measures()
     lost = {one.id for one in (*found.lost, *found.lost_later)}
     return Timeline(
@@ -143,9 +149,9 @@ def make_timeline(
         commands=tuple(Command(step=step, at=at, what=what) for step, at, what in record.commands()),
         requests=tuple(_fewer_requests([_request(one, fault_ns) for one in probes])) if fault_ns else (),
         writes=tuple(_fewer_writes([_write(one, fault_ns, lost) for one in writes])) if fault_ns else (),
-        outages=tuple(
-            Outage(start=one.began_seconds, end=one.ended_seconds, failed=one.failed) for one in found.outages
-        ),
+        outages=tuple(_outages(found, [_request(one, fault_ns) for one in probes if not one.ok]))
+        if fault_ns
+        else (),
         undone=record.undone_after_seconds,
         recovered=found.rto_seconds if has_fault else None,
     )
@@ -156,6 +162,16 @@ def _span(record: DrillRecord, name: str, row: StepRow) -> Span:
         round((moment - record.zero).total_seconds(), 3) for moment in (row.started_at, row.finished_at)
     )
     return Span(step=name, status=row.result.status, start=start, end=end)
+
+
+def _outages(measures: Measures, failed: Sequence[Request]) -> Iterator[Outage]:
+    before = float("-inf")
+    for one in measures.outages:
+        end = float("inf") if one.ended_seconds is None else one.ended_seconds
+        sent = [request.at for request in failed if before < request.at < end]
+        start = max(min([*sent, one.began_seconds]), 0.0)
+        yield Outage(start=start, known=one.began_seconds, end=one.ended_seconds, failed=one.failed)
+        before = end
 
 
 def _request(probe: ProbeRecord, fault_ns: int) -> Request:
