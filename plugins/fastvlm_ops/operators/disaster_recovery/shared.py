@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastvlm_ops import settings
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
@@ -128,7 +128,9 @@ class DrillStepOperator(DrillOperator):
     """
 
     #: Of ``core.disaster_recovery.plan.STEPS``.
-    step: str
+    step: ClassVar[str]
+    #: Whether it may only be done by the drill that has the lease.
+    needs_lease: ClassVar[bool] = True
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return the status and the summary of the step."""
@@ -212,7 +214,8 @@ class DrillStepOperator(DrillOperator):
             return self._ended("dry_run", "; ".join(lines) or "nothing")
         check_host(plan)
         try:
-            keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
+            if self.needs_lease:
+                keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
             return self.carry_out(plan, self.around(context, store, plan))
         except DrillRefusedError as error:
             return self._ended("refused", error)
