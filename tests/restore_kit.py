@@ -61,6 +61,7 @@ class Drill:
     definition: dict[str, Any] = field(default_factory=dict)
     planned_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     said: list[str] = field(default_factory=list)
+    repository: Any = None
     run_key: str = field(default_factory=lambda: f"disaster_recovery_test/{uuid.uuid4().hex}")
 
     @property
