@@ -108,7 +108,7 @@ class Seen:
         return (max(troubled or [end for end, _ in known]) - fault_ns) / 1e9
 
     def lost(self, fault_ns: int, rows: dict[str, str]) -> dict[str, int]:
-        """Rows acknowledged before the fault that are not there as they were written, and when each was sent."""
+        """Rows acknowledged before the fault that are not there as they were written: when each was sent."""
         return {
             row: sent
             for row, (sent, acknowledged, payload) in self.written.items()

@@ -32,7 +32,7 @@ from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
 from fastvlm_ops.core.disaster_recovery.watching import failing_probes
 
 #: How long the service may take to be in its steady state, before and after.
-STEADY_SECONDS = 30.0
+STEADY_SECONDS = 90.0
 #: Check of ``undo_fault``.
 STEADY_CHECK = "steady state again"
 _STEPS = ("verify_failover", "restore_service", "validate_recovery")

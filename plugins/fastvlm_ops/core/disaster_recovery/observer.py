@@ -51,6 +51,7 @@ from fastvlm_ops.core.disaster_recovery.service_requests import (
     READY_PATH,
     RECORDS_PATH,
     answer_hash,
+    authorities,
     payload_hash,
     payload_of,
     write_outcome,
@@ -148,7 +149,11 @@ class _Observer:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         timeout = httpx.Timeout(self._config.timeout_seconds)
         async with httpx.AsyncClient(
-            base_url=self._config.url, limits=limits, timeout=timeout, trust_env=False
+            base_url=self._config.url,
+            limits=limits,
+            timeout=timeout,
+            verify=authorities(self._config.url),
+            trust_env=False,
         ) as client:
             try:
                 await asyncio.gather(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops.core.disaster_recovery.errors import InconclusiveError
@@ -77,8 +78,19 @@ def ask(url: str, path: str, timeout_seconds: float, **parameters: str) -> httpx
     """
     import httpx
 
-    with httpx.Client(base_url=url, timeout=timeout_seconds, trust_env=False) as client:
+    with httpx.Client(
+        base_url=url, timeout=timeout_seconds, verify=authorities(url), trust_env=False
+    ) as client:
         return client.get(path, params=parameters or None)
+
+
+def authorities(url: str) -> ssl.SSLContext | bool:
+    """Return the certificate authorities that are trusted for an address: the usual ones; none where there is
+    no certificate to check, since to read them takes longer than to ask.
+
+    :param url: of a service
+    """
+    return True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def read_rows(url: str, prefix: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastvlm_ops import settings
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
@@ -91,7 +91,7 @@ class DrillOperator(EvidenceOperator):
             say=self.log.info,
             as_of=as_of(context),
             inspect_package=_inspect_package,
-            cluster_database=lambda conn_id: PostgreSQLClusterHook(conn_id).url().database or "postgres",
+            cluster_database=_cluster_database,
         )
 
     def _through(self, endpoint: str) -> Any:
@@ -104,8 +104,22 @@ class DrillOperator(EvidenceOperator):
             return None
         from fastvlm_ops.hooks.service import ServiceHook
 
-        hook = ServiceHook(target.connection)
-        return lambda instance: database_dsn(hook.database_conn_id(), control.view(), instance)
+        conn_id = ServiceHook(target.connection).settings.database_conn_id
+        if conn_id is None:
+            return None
+        return lambda instance: database_dsn(conn_id, control.view(), instance)
+
+
+def _inspect_package(path: Path) -> object:
+    """Parse a Core ML package, which takes coremltools; raises what is wrong with it."""
+    from fastvlm_ops.core.coreml.inspecting import inspect_package
+
+    return inspect_package(path)
+
+
+def _cluster_database(conn_id: str) -> str:
+    """Return the database that a connection to a cluster of PostgreSQL leads to."""
+    return PostgreSQLClusterHook(conn_id).url().database or "postgres"
 
 
 class DrillStepOperator(DrillOperator):
@@ -114,7 +128,9 @@ class DrillStepOperator(DrillOperator):
     """
 
     #: Of ``core.disaster_recovery.plan.STEPS``.
-    step: str
+    step: ClassVar[str]
+    #: Whether it may only be done by the drill that has the lease.
+    needs_lease: ClassVar[bool] = True
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return the status and the summary of the step."""
@@ -198,7 +214,8 @@ class DrillStepOperator(DrillOperator):
             return self._ended("dry_run", "; ".join(lines) or "nothing")
         check_host(plan)
         try:
-            keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
+            if self.needs_lease:
+                keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
             return self.carry_out(plan, self.around(context, store, plan))
         except DrillRefusedError as error:
             return self._ended("refused", error)
@@ -212,12 +229,6 @@ class DrillStepOperator(DrillOperator):
 
         problems = () if status == "dry_run" else (str(why),)
         return StepResult(step=self.step, status=status, summary=str(why), problems=problems)
-
-
-def _inspect_package(path: Path) -> object:
-    from fastvlm_ops.core.coreml.inspecting import inspect_package
-
-    return inspect_package(path)
 
 
 def database_dsn(conn_id: str, view: ServiceView, name: str) -> str:

@@ -195,13 +195,14 @@ def _fault_visible(plan: DrillPlan, at: Surroundings) -> _Found:
         how = disturbed.get(fault.link)
         evidence = {"link": fault.link, "disturbed": how}
         return _Found(how == fault.disturbance, f"the link {fault.link}: {how or 'passes all on'}", evidence)
-    left = faults.is_left(fault, entry.hit)
     if isinstance(fault, FileFault | DiskFault):
+        left = faults.is_left(fault)
         return _Found(left is not None, left or "nothing of the fault is there", {"left": left})
     instance = _control(at).view().instance(fault.instance)
     evidence = _evidence(instance) | {"hit": fault.identity.model_dump(mode="json")}
     if isinstance(fault, ProcessFault) and fault.how == "stop":
         # Stopped, which the kernel says, and found out, which the service says.
+        left = faults.is_left(fault, entry.hit)
         said = f"{left or 'nothing of the fault is there'}; {_said(instance)}"
         return _Found(left is not None and instance.healthy is False, said, evidence)
     return _Found(_is_gone(fault, instance), f"{_said(instance)}; hit was {_named(fault)}", evidence)
