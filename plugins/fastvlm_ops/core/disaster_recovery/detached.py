@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastvlm_ops.core.disaster_recovery.errors import DrillError
@@ -21,23 +22,26 @@ def leave() -> None:
     os.umask(0o077)
 
 
-def start_detached(module: str, argument: Path, *, log: Path, told: str = "") -> None:
+def start_detached(
+    module: str, argument: Path, *, log: Path, told: str = "", environment: Mapping[str, str] | None = None
+) -> None:
     """Start a module of this package as a process that calls :func:`leave`.
 
     :param module: its full name
     :param argument: its only one
     :param log: file that its output is added to
     :param told: what it reads from its standard input
+    :param environment: besides this process's own
     :raises DrillError: it did not start
     """
     # Nothing of Airflow: it holds connections, and none of it is imported.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    paths = [str(_PACKAGES), *filter(None, [environment.get("PYTHONPATH")])]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    paths = [str(_PACKAGES), *filter(None, [own.get("PYTHONPATH")])]
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", module, str(argument.absolute())],
-            env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**own, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=output,

@@ -157,6 +157,11 @@ class DatabasePair:
             raise ProcessStartError("the pair of databases has not been started, and has no data")
         return self._scratch
 
+    @property
+    def programs(self) -> Path:
+        """The folder of the programs that they were started from, which their account can run."""
+        return self._programs
+
     def data(self, name: str) -> Path:
         """Return the data folder of an instance."""
         return self.scratch / _known(name)
@@ -283,8 +288,8 @@ class DatabasePair:
             if self.identity(name) is None:
                 self._require_startable(name)
                 self._serve(name, timeout_seconds)
-                if name != self._primary:
-                    self._set_synchronous_once_it_streams()
+                if self.mode == "sync" and name != self._primary and self.identity(self._primary):
+                    self._wait_until_streaming(timeout_seconds)
 
     def stop_instance(self, name: str) -> None:
         """Stop an instance and cut its connections; one that hangs is killed.
@@ -486,10 +491,6 @@ class DatabasePair:
         if self.mode == "sync":
             self._write_settings(self._primary, synchronous=wanted)
             self._reload(self._primary)
-
-    def _set_synchronous_once_it_streams(self) -> None:
-        if self.mode == "sync":
-            self._wait_until_streaming(30)
 
     def _wait_until_streaming(self, timeout_seconds: float) -> None:
         primary, standby = self._primary, self.standby()

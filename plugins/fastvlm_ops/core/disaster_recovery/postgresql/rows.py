@@ -20,7 +20,8 @@ _BATCH = 2000
 _TABLES = """
 SELECT format('%I.%I', space.nspname, class.relname),
        CASE WHEN class.relkind = 'm' THEN 'is a materialized view, which is made of other tables'
-            WHEN class.relpersistence = 'u' THEN 'is unlogged, so that a standby has no rows of it' ELSE '' END
+            WHEN class.relpersistence = 'u' THEN 'is unlogged, so that a standby has no rows of it'
+            ELSE '' END
 FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = class.relnamespace
 WHERE class.relkind IN ('r', 'm') AND class.relpersistence <> 't'
   AND space.nspname NOT IN ('pg_catalog', 'information_schema') AND space.nspname !~ '^pg_(toast|temp)'
