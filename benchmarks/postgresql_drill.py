@@ -170,7 +170,7 @@ class Drill:
     :param breaking_seconds: until all processes of the primary were killed, which is the moment of the fault
     :param rto_seconds: by the client: to the first acknowledged write after the failures
     :param rpo_seconds: by the client: age, at the fault, of the oldest acknowledged write that is gone
-    :param lost: by the client's ledger, ids of the writes that were acknowledged before the fault and are gone
+    :param lost: by the client: ids of the writes that were acknowledged before the fault and are gone
     :param lost_later: those of them that were acknowledged after the fault
     :param measured: the same, by what drills measure with
     :param results: of the steps, as JSON, by name
@@ -200,8 +200,8 @@ def run_drill(folder: Path, mode: Mode, *, lag_seconds: float = 1.5) -> Drill:
     """Run one drill.
 
     :param folder: for logs
-    :param mode: as of :data:`MODES`; ``lagging``: the standby is not sent anything for a while before the primary is killed
-    :param lag_seconds: for how long
+    :param mode: ``async`` or ``sync``; ``lagging``: asynchronous, and the standby is cut off before the fault
+    :param lag_seconds: for how long it is cut off
     """
     began = time.monotonic()
     pair = DatabasePair(folder, "sync" if mode == "sync" else "async", die_with_parent=True)
