@@ -26,6 +26,18 @@ class Drilled:
     drill_dir: Path
     include: Path
 
+    def left(self) -> list[str]:
+        """What is left of faults; nothing where all is taken back."""
+        from fastvlm_ops.core.disaster_recovery.fault_entries import entry_files, read_entry
+        from fastvlm_ops.core.disaster_recovery.faults import is_left
+
+        found = []
+        for entry in map(read_entry, entry_files(self.drill_dir)):
+            what = is_left(entry.fault, entry.hit)
+            if what or not entry.is_closed:
+                found.append(f"{entry.fault_id}: {entry.state}, {what}")
+        return found
+
 
 @pytest.fixture(scope="session")
 def demo_service(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> Iterator[DemoService]:

@@ -20,6 +20,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Airflow's own database", "tags": ["software"]},
             {"integration-name": "PostgreSQL clusters", "tags": ["software"]},
             {"integration-name": "Apple devices", "tags": ["hardware"]},
+            {"integration-name": "FastVLM services", "tags": ["service"]},
         ],
         "operators": [
             {
@@ -56,6 +57,7 @@ def get_provider_info() -> dict[str, Any]:
             },
             {"integration-name": "PostgreSQL clusters", "python-modules": ["fastvlm_ops.hooks.postgresql"]},
             {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.hooks.apple_device"]},
+            {"integration-name": "FastVLM services", "python-modules": ["fastvlm_ops.hooks.service"]},
         ],
         "extra-links": [
             "fastvlm_ops.links.backup.PruningPageLink",
@@ -63,11 +65,13 @@ def get_provider_info() -> dict[str, Any]:
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
             "fastvlm_ops.links.coreml.CoreMLPageLink",
+            "fastvlm_ops.links.disaster_recovery.DrillPageLink",
         ],
         "connection-types": [
             _s3_connection_type(),
             _prometheus_connection_type(),
             _apple_device_connection_type(),
+            _service_connection_type(),
         ],
         "config": {"fastvlm_ops": {"description": _SECTION, "options": _options()}},
     }
@@ -196,6 +200,29 @@ def _apple_device_connection_type() -> dict[str, Any]:
             "placeholders": {
                 "host": "empty: the only one of its kind; else as in xcrun devicectl list devices",
                 "login": "ten capital letters and digits",
+            },
+        },
+    }
+
+
+def _service_connection_type() -> dict[str, Any]:
+    return {
+        "connection-type": "fastvlm_service",
+        "hook-class-name": "fastvlm_ops.hooks.service.ServiceHook",
+        "hook-name": "FastVLM service",
+        "conn-fields": {
+            "database_conn_id": {
+                "label": "Connection of its databases",
+                "schema": {"type": ["string", "null"]},
+                "description": "Its login and password are those of the service's databases, whose"
+                " host and port the service tells; empty: drills of databases are refused.",
+            },
+        },
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port", "login", "password"],
+            "relabeling": {"host": "Address of its control"},
+            "placeholders": {
+                "host": "unix:/run/service/control.sock, or docker:unix:///var/run/docker.sock?service=x"
             },
         },
     }

@@ -11,9 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from fastvlm_ops.core.disaster_recovery.reporting.report import TEMPLATES as DRILL_TEMPLATES
 from fastvlm_ops.ui.access import SignedIn
 from fastvlm_ops.ui.pages import SECTIONS
-from fastvlm_ops.ui.render import DRILL_TEMPLATES, FOLDER, page
+from fastvlm_ops.ui.render import FOLDER, page
 
 log = logging.getLogger(__name__)
 

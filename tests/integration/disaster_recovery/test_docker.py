@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,12 @@ pytestmark = pytest.mark.integration
 OBEDIENT = "trap 'exit 0' TERM; touch /tmp/healthy; while :; do sleep 60 & wait; done"
 #: Has to be killed.
 DEAF = "trap '' TERM; touch /tmp/healthy; while :; do sleep 60; done"
-HEALTH_SECONDS = 0.3
+CHECKED = {
+    "test": ["CMD", "/bin/busybox", "sh", "-c", "test -e /tmp/healthy || { echo no model; exit 1; }"],
+    "interval": int(0.3e9),
+    "timeout": int(10e9),
+    "retries": 1,
+}
 _numbers = itertools.count(1)
 
 
@@ -54,19 +60,17 @@ def engine() -> Iterator[DockerEngine]:
 
 def mounts() -> list[str]:
     with open("/proc/self/mountinfo") as lines:
-        return [line for line in lines if "engine-" in line or "docker" in line]
+        return [line for line in lines if "/engine-" in line]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(engine: DockerEngine) -> Iterator[Any]:
     with contextlib.closing(engine.client()) as client:
         yield client
-        for one in client.containers.list(all=True, ignore_removed=True):
-            one.remove(force=True)
 
 
 class Service:
-    """A service of this test alone: containers of one name in the label."""
+    """A service of its own: containers of one name in the label."""
 
     def __init__(self, engine: DockerEngine, client: Any) -> None:
         self.name = f"demo-{next(_numbers)}"
@@ -74,34 +78,34 @@ class Service:
         self.address = engine.address(self.name)
         self.control = DockerControl(self.address, stop_seconds=1)
 
-    def add(self, name: str, script: str = OBEDIENT, *, role: str = "replica", **options: Any) -> Any:
+    def add(self, name: str, script: str = OBEDIENT, **options: Any) -> Any:
+        """Start a container."""
+        container = self.create(name, script, **options)
+        container.start()
+        return container
+
+    def create(self, name: str, script: str = OBEDIENT, *, role: str = "replica", **options: Any) -> Any:
+        """Make a container that does not run."""
         labels = {
             docker_control.SERVICE_LABEL: self.name,
             docker_control.ENVIRONMENT_LABEL: "staging",
             docker_control.URL_LABEL: "http://127.0.0.1:8080",
             docker_control.ROLE_LABEL: role,
         } | options.pop("labels", {})
-        health = {
-            "test": ["CMD", "/bin/busybox", "sh", "-c", "test -e /tmp/healthy || { echo no model; exit 1; }"],
-            "interval": int(HEALTH_SECONDS * 1e9),
-            "timeout": int(2e9),
-            "retries": 1,
-        }
-        return self.client.containers.run(
+        return self.client.containers.create(
             IMAGE,
             ["/bin/busybox", "sh", "-c", script],
-            detach=True,
             name=f"{name}-{self.name}",
             network_mode="none",
             labels=labels,
-            **{"healthcheck": health, "init": False, **options},
+            **options,
         )
 
     def instance(self, container: Any) -> Instance:
         return self.control.view().instance(container.name)
 
     def wait(self, container: Any, holds: Callable[[Instance], bool]) -> Instance:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while not holds(found := self.instance(container)):
             assert time.monotonic() < deadline, found
             time.sleep(0.05)
@@ -112,10 +116,33 @@ class Service:
         identity = ContainerIdentity(id=container.id, started=container.attrs["State"]["StartedAt"])
         return ContainerFault(how=how, control=self.address, instance=container.name, identity=identity)
 
+    def remove(self) -> None:
+        """Remove its containers."""
+        label = f"{docker_control.SERVICE_LABEL}={self.name}"
+        for one in self.client.containers.list(all=True, ignore_removed=True, filters={"label": label}):
+            one.remove(force=True)
+
 
 @pytest.fixture
-def service(engine: DockerEngine, client: Any) -> Service:
-    return Service(engine, client)
+def service(engine: DockerEngine, client: Any) -> Iterator[Service]:
+    service = Service(engine, client)
+    yield service
+    service.remove()
+
+
+@pytest.fixture(scope="module")
+def lasting(engine: DockerEngine, client: Any) -> tuple[Service, Any]:
+    service = Service(engine, client)
+    return service, service.add("replica", restart_policy={"Name": "always"})
+
+
+@pytest.fixture
+def replica(lasting: tuple[Service, Any]) -> tuple[Service, Any]:
+    """A service with one container, which runs; the same one for all tests that leave it."""
+    service, container = lasting
+    if not runs(container):
+        container.start()
+    return service, container
 
 
 def runs(container: Any) -> bool:
@@ -123,28 +150,29 @@ def runs(container: Any) -> bool:
     return bool(container.attrs["State"]["Running"])
 
 
-def test_a_service_is_seen_as_its_containers_say(service, client):
-    replica = service.add("replica")
-    database = service.add("database", role="database_primary", healthcheck={"test": ["NONE"]})
-    stranger = Service.__new__(Service)
-    stranger.name, stranger.client = f"{service.name}-other", client
-    stranger.add("replica")
+def test_a_service_is_seen_as_its_containers_say(service, engine, client):
+    replica = service.add("replica", healthcheck=CHECKED)
+    database = service.create("database", role="database_primary")
+    stranger = Service(engine, client)
+    stranger.create("replica")
     healthy = service.wait(replica, lambda one: one.healthy is True)
     view = service.control.view()
+    stranger.remove()
     assert view.marker == Marker(service=service.name, environment="staging")
-    assert view.url == "http://127.0.0.1:8080"
+    assert (view.url, view.links) == ("http://127.0.0.1:8080", ())
     assert [(one.name, one.role) for one in view.instances] == [
         (database.name, "database_primary"),
         (replica.name, "replica"),
     ]
     assert healthy.identity == service.fault(replica, "kill").identity
-    assert (view.instance(database.name).healthy, view.links) == (None, ())
+    assert (view.instance(database.name).identity, view.instance(database.name).healthy) == (None, False)
     replica.exec_run(["/bin/busybox", "rm", "/tmp/healthy"])
     assert "no model" in service.wait(replica, lambda one: one.healthy is False).detail
 
 
 def test_containers_are_stopped_started_and_restarted_by_their_names(service):
-    obedient, deaf = service.add("obedient"), service.add("deaf", DEAF, restart_policy={"Name": "always"})
+    obedient = service.add("obedient")
+    deaf = service.add("deaf", DEAF, restart_policy={"Name": "always"}, healthcheck=CHECKED)
     first = service.wait(deaf, lambda one: one.healthy is True)
     for one in (obedient, deaf):
         service.control.stop(one.name)
@@ -168,32 +196,32 @@ def test_containers_are_stopped_started_and_restarted_by_their_names(service):
         service.control.stop("replica-9")
 
 
-def test_a_paused_container_is_unhealthy_and_goes_on(service):
-    paused = service.add("paused")
-    service.wait(paused, lambda one: one.healthy is True)
-    paused.pause()
-    assert (service.instance(paused).healthy, service.instance(paused).detail) == (False, "paused")
-    service.control.start(paused.name)
-    assert service.instance(paused).detail != "paused"
-    paused.pause()
-    service.control.restart(paused.name)
-    assert service.instance(paused).detail != "paused"
+def test_a_paused_container_is_unhealthy_and_goes_on(replica):
+    service, paused = replica
+    for go_on in (service.control.start, service.control.restart):
+        paused.pause()
+        assert (service.instance(paused).healthy, service.instance(paused).detail) == (False, "paused")
+        go_on(paused.name)
+        assert (service.instance(paused).healthy, service.instance(paused).detail) == (
+            None,
+            "has no HEALTHCHECK",
+        )
 
 
 def test_containers_that_do_not_agree_on_their_environment_are_refused(service):
-    service.add("one")
-    other = service.add("two", labels={docker_control.ENVIRONMENT_LABEL: "production"})
+    service.create("one")
+    other = service.create("two", labels={docker_control.ENVIRONMENT_LABEL: "production"})
     with pytest.raises(ServiceControlError, match=rf"environment: one-.* staging, {other.name} production"):
         service.control.view()
     other.remove(force=True)
-    silent = service.add("three", labels={docker_control.ENVIRONMENT_LABEL: ""})
+    silent = service.create("three", labels={docker_control.ENVIRONMENT_LABEL: ""})
     with pytest.raises(ServiceControlError, match=rf"{silent.name} \(nothing\)"):
         service.control.view()
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_fault_ends_a_container_and_is_taken_back(service, how):
-    container = service.add("replica", restart_policy={"Name": "always"})
+def test_a_fault_ends_a_container_and_is_taken_back(replica, how):
+    service, container = replica
     fault = service.fault(container, how)
     assert container_faults.is_left(fault) is None
     container_faults.inject(fault)
@@ -209,8 +237,8 @@ def test_a_fault_ends_a_container_and_is_taken_back(service, how):
     assert container.name in " ".join(container_faults.describe(fault))
 
 
-def test_a_container_that_was_started_again_since_it_was_armed_is_not_hit(service):
-    container = service.add("replica")
+def test_a_container_that_was_started_again_since_it_was_armed_is_not_hit(replica):
+    service, container = replica
     fault = service.fault(container, "kill")
     container.restart(timeout=1)
     with pytest.raises(ServiceControlError, match=r"was started at .* make a new plan"):
@@ -221,8 +249,8 @@ def test_a_container_that_was_started_again_since_it_was_armed_is_not_hit(servic
         container_faults.inject(service.fault(container, "kill"))
 
 
-def test_a_container_of_another_service_is_not_touched(service, engine):
-    container = service.add("replica")
+def test_a_container_of_another_service_is_not_touched(replica, engine):
+    service, container = replica
     fault = service.fault(container, "kill").model_copy(update={"control": engine.address("another")})
     for act in (container_faults.inject, container_faults.revert, container_faults.is_left):
         with pytest.raises(ServiceControlError, match="is not touched"):
@@ -239,7 +267,7 @@ def test_a_container_that_would_be_removed_at_its_end_is_not_hit(service):
 
 def test_a_container_that_was_removed_is_left_until_another_has_its_name(service):
     container = service.add("replica")
-    witness = service.add("witness")
+    service.create("witness")
     fault = service.fault(container, "kill")
     container_faults.inject(fault)
     container.remove()
@@ -250,11 +278,10 @@ def test_a_container_that_was_removed_is_left_until_another_has_its_name(service
     assert container_faults.is_left(fault) is None
     assert "made anew" in container_faults.revert(fault)
     assert runs(made_anew)
-    assert runs(witness)
 
 
-def test_the_owner_of_a_fault_starts_the_container_when_its_time_is_over(service, tmp_path):
-    container = service.add("replica")
+def test_the_owner_of_a_fault_starts_the_container_when_its_time_is_over(replica, tmp_path):
+    service, container = replica
     fault = service.fault(container, "kill")
     entry = new_entry(fault_id=service.name, run_key="drill/1", fault=fault, time_to_live_seconds=1)
     file = arm(tmp_path / "drills", entry)
@@ -267,28 +294,28 @@ def test_the_owner_of_a_fault_starts_the_container_when_its_time_is_over(service
     assert container.attrs["State"]["StartedAt"] != fault.identity.started
 
 
-def test_a_process_that_dies_by_itself_is_started_again_and_is_another(service):
-    container = service.add("replica", restart_policy={"Name": "always"})
+def test_a_process_that_dies_by_itself_is_started_again_and_is_another(replica):
+    service, container = replica
     first = service.instance(container).identity
     # From outside: what `docker kill` ends is not started again, for the engine takes it as asked for.
-    child = next(member for member in _children(service) if b"/tmp/healthy" in member[1])
-    os.kill(child[0], signal.SIGKILL)
+    os.kill(process_of(container), signal.SIGKILL)
     again = service.wait(container, lambda one: one.identity not in (None, first))
     assert again.identity.id == first.id
 
 
-def _children(service: Service) -> Iterator[tuple[int, bytes]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/cgroup", "rb") as cgroup:
-                content = cgroup.read()
-                if any(one.id.encode() in content for one in service.client.containers.list()):
-                    with open(f"/proc/{entry}/cmdline", "rb") as command:
-                        yield int(entry), command.read()
+def process_of(container: Any) -> int:
+    """Return the number, here, of a container's first process: the engine has numbers of its own."""
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            here, name = Path("/proc", entry), container.id.encode()
+            of_it = name in (here / "cgroup").read_bytes()
+            if of_it and b"/tmp/healthy" in (here / "cmdline").read_bytes():
+                return int(entry)
+    raise AssertionError(f"{container.name} has no process")
 
 
-def test_an_engine_that_hangs_is_given_up_in_time(service, engine):
-    container = service.add("replica")
+def test_an_engine_that_hangs_is_given_up_in_time(replica, engine):
+    service, container = replica
     members = engine.members()
     for one in members:
         one.signal(signal.SIGSTOP)

@@ -324,7 +324,7 @@ def _checks(connection: Connection, snapshot_ids: Sequence[str]) -> Checks:
     return found
 
 
-_WHAT: dict[str, Literal["restored", "restore-tested"]] = {
+_WHAT: dict[str, Literal["verified", "restored", "restore-tested"]] = {
     "restored": "restored",
     "restore_tested": "restore-tested",
     "restore_failed": "restore-tested",
@@ -333,7 +333,7 @@ _IS_BAD = frozenset({"damaged", "restore_failed"})
 
 
 def _check(row: Row[Any]) -> Check:
-    what = _WHAT.get(row.kind, "verified")
+    what: Literal["verified", "restored", "restore-tested"] = _WHAT.get(row.kind, "verified")
     if what == "verified":
         share = "" if row.share is None else f" {row.share + 1} of {row.shares}"
         text = f"{row.level_or_where}{share}: {'intact' if row.kind == 'verified' else 'damaged'}"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastvlm_ops.core.config.disaster_recovery import Scenario
 from fastvlm_ops.core.disaster_recovery.errors import (
     DrillAbortedError,
     DrillError,
@@ -20,13 +19,20 @@ from fastvlm_ops.core.disaster_recovery.fault_rows import record_armed, sync_ent
 from fastvlm_ops.core.disaster_recovery.faults import describe, is_left
 from fastvlm_ops.core.disaster_recovery.guards import GuardResult
 from fastvlm_ops.core.disaster_recovery.holding import arm, inject, release
+from fastvlm_ops.core.disaster_recovery.observation import ObserverConfig
+from fastvlm_ops.core.disaster_recovery.observing import (
+    start_observer,
+    stop_observer,
+    wait_for_steady_state,
+)
 from fastvlm_ops.core.disaster_recovery.plan import DrillPlan, StepResult
 from fastvlm_ops.core.disaster_recovery.planning import fault_id, scenario_of
 from fastvlm_ops.core.disaster_recovery.steps import run_action, run_check
 from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
+from fastvlm_ops.core.disaster_recovery.watching import failing_probes
 
 #: How long the service may take to be in its steady state, before and after.
-STEADY_SECONDS = 30.0
+STEADY_SECONDS = 90.0
 #: Check of ``undo_fault``.
 STEADY_CHECK = "steady state again"
 _STEPS = ("verify_failover", "restore_service", "validate_recovery")
@@ -183,8 +189,6 @@ def take_back(plan: DrillPlan, at: Surroundings) -> StepResult:
     :param at: its surroundings
     :raises FaultError: it could not be taken back
     """
-    from fastvlm_ops.core.disaster_recovery.observing import stop_observer
-
     if plan.fault is None:
         return StepResult(step="undo_fault", status="passed", summary="nothing was broken")
     begun = time.monotonic()
@@ -240,8 +244,6 @@ def fault_moment(plan: DrillPlan, drill_dir: Path) -> int | None:
 
 
 def _observe(plan: DrillPlan, at: Surroundings) -> list[dict[str, Any]]:
-    from fastvlm_ops.core.disaster_recovery.observing import start_observer, wait_for_steady_state
-
     folder = Path(plan.folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     begun = time.monotonic()
@@ -271,7 +273,7 @@ def _steady_again(plan: DrillPlan, at: Surroundings) -> dict[str, Any]:
     begun = time.monotonic()
     probes = scenario_of(plan).steady_state
     while True:
-        failing = failing_probes(probes, plan, at)  # noqa: F821
+        failing = failing_probes(probes, plan, at)
         if not failing:
             detail = f"{len(probes)} probes pass"
             return _check(STEADY_CHECK, "passed", time.monotonic() - begun, detail, {})
@@ -300,8 +302,3 @@ def _check(name: str, status: str, seconds: float, detail: str, evidence: dict[s
         "detail": detail,
         "evidence": evidence,
     }
-
-
-def steady_state_of(scenario: Scenario) -> Sequence[Any]:
-    """Return the probes of the steady state that need no observer."""
-    return [probe for probe in scenario.steady_state if probe.probe != "canary"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvlm_ops.core.disaster_recovery import faults
+from fastvlm_ops.core.disaster_recovery.detached import leave
 from fastvlm_ops.core.disaster_recovery.fault_entries import (
     FaultEntry,
     UndoneBy,
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     # Before anything is touched: a signal that comes meanwhile waits until the fault can be taken back.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    _leave()
+    leave()
+    _hurry()
     try:
         return _hold(Path(arguments[0]))
     except FaultError as error:
@@ -62,14 +64,10 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _leave() -> None:
-    """Leave the session and the parent, so that nothing that ends these ends this too."""
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.umask(0o077)
+def _hurry() -> None:
+    """Ask for the processor before others: a busy machine must not make faults last longer."""
     with contextlib.suppress(OSError):  # not everybody may
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)  # a busy machine must not make faults last longer
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
 
 
 def _hold(file: Path) -> int:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from fastvlm_ops.core.disaster_recovery.detached import start_detached
+from fastvlm_ops.core.disaster_recovery.errors import DrillError
 from fastvlm_ops.core.disaster_recovery.fault_entries import (
     FaultEntry,
     LockBusyError,
@@ -29,7 +29,6 @@ from fastvlm_ops.core.programs.proc import ProcessId, marked
 HOLDER_MARKER = "FASTVLM_OPS_FAULT"
 #: Asks a holder to take its fault back.
 RELEASE = signal.SIGUSR1
-_PACKAGES = Path(__file__).resolve().parents[3]
 _POLL_SECONDS = 0.02
 _SPAWN_SECONDS = 30
 _AFTER_KILL_SECONDS = 5
@@ -119,37 +118,15 @@ def _closed(entry: FaultEntry) -> str:
 
 
 def _spawn(file: Path) -> None:
-    # Nothing of Airflow: it holds connections, and the holder imports none of it.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    paths = [str(_PACKAGES), *filter(None, [environment.get("PYTHONPATH")])]
-    descriptor = os.open(
-        file.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
-    )
-    with os.fdopen(descriptor, "ab") as log:
-        arguments = [
-            sys.executable,
-            "-P",
-            "-m",
-            "fastvlm_ops.core.disaster_recovery.holder",
-            str(file.absolute()),
-        ]
-        child = subprocess.Popen(
-            arguments,
-            env={**environment, "PYTHONPATH": os.pathsep.join(paths), HOLDER_MARKER: str(file.absolute())},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
     try:
-        status = child.wait(_SPAWN_SECONDS)  # it forks and ends: the holder is nobody's child
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-        raise FaultError(f"the holder did not start; see {file.with_suffix('.log')}") from None
-    if status:
-        raise FaultError(f"the holder could not start (status {status}); see {file.with_suffix('.log')}")
+        start_detached(
+            "fastvlm_ops.core.disaster_recovery.holder",
+            file,
+            log=file.with_suffix(".log"),
+            environment={HOLDER_MARKER: str(file.absolute())},
+        )
+    except DrillError as error:
+        raise FaultError(str(error)) from error
 
 
 def _read_or_ask(file: Path, deadline: float) -> FaultEntry:

@@ -31,14 +31,19 @@ _STOOD_STILL = 0.5  # longer without anything from either: the machine was busy 
 _NAMED = 5
 
 
-class Outage(Recorded):
-    """A time in which requests failed. Seconds are counted from the fault.
+What = Literal["requests", "writes"]
 
+
+class Outage(Recorded):
+    """A time in which requests or writes failed. Seconds are counted from the fault.
+
+    :param what: failed
     :param began_seconds: when the first of its failures was known
     :param ended_seconds: when the first right answer after the last failure was there; None: never
-    :param failed: how many requests failed
+    :param failed: how many failed
     """
 
+    what: What = "requests"
     began_seconds: float
     ended_seconds: float | None
     failed: int
@@ -60,7 +65,8 @@ class LostWrite(Recorded):
 class Measures(Recorded):
     """What a drill has measured. Seconds are counted from the fault.
 
-    :param rto_seconds: to the first right answer after the outage; None: never, or not measured
+    :param rto_seconds: to the first right answer after the outage: to a request and, where writes failed, to
+        a write as well; None: never, or not measured
     :param detection_seconds: to the moment that the first failed request was known; None where none failed
     :param failover_seconds: from there to the first right answer; 0 where users were served again before a
         time-out told of the outage; None where none failed, or none succeeded again
@@ -72,7 +78,7 @@ class Measures(Recorded):
     :param acknowledged_later: how many were afterwards
     :param in_flight: ids of writes of which nobody said whether they are stored
     :param in_flight_stored: those of them that are there
-    :param outages: of the requests after the fault
+    :param outages: of requests and of writes after the fault
     :param requests: how many were sent after the fault
     :param problems: what the service did wrong
     :param unknowns: what could not be measured, and why
@@ -101,6 +107,8 @@ def measure(
     writes: Sequence[WriteRecord],
     rows_found: Mapping[str, str] | None,
     fault_ns: int,
+    *,
+    rows_asked_ns: int | None = None,
 ) -> Measures:
     """Measure a drill of a service.
 
@@ -109,11 +117,13 @@ def measure(
     :param rows_found: what the service has of the canary at the end: id of each row → SHA-256 of its payload,
         in lower-case hexadecimal; None where it could not be read
     :param fault_ns: when the fault was injected, on the machine's monotonic clock
+    :param rows_asked_ns: when the rows were asked for, where the canary went on: what was acknowledged later
+        need not be among them; None: all has to be
     """
     probes = sorted(probes, key=lambda probe: (probe.sent_ns, probe.number))
     writes = sorted(writes, key=lambda write: (write.sent_ns, write.number))
-    recovery = _recovery(probes, fault_ns)
-    data = _data(writes, rows_found, fault_ns)
+    recovery = _recovery(probes, writes, fault_ns)
+    data = _data(writes, rows_found, fault_ns, rows_asked_ns)
     blind = _blind([one.sent_ns for one in probes], [one.sent_ns for one in writes], fault_ns)
     merged = {
         "problems": (*recovery.problems, *data.problems),
@@ -150,62 +160,79 @@ def measure_restore(
 _RECOVERY = ("rto_seconds", "detection_seconds", "failover_seconds", "outages", "requests", "notes")
 
 
-def _recovery(probes: list[ProbeRecord], fault_ns: int) -> Measures:
-    """The figures of the requests; they come in the order they were sent in."""
-    # A request that was under way when the fault came, and failed, belongs to the outage.
-    after = [one for one in probes if one.sent_ns >= fault_ns or (one.answered_ns >= fault_ns and not one.ok)]
-    sent = sum(one.sent_ns >= fault_ns for one in after)
-    if not sent:
-        return Measures(unknowns=("RTO was not measured: no request was sent after the fault",))
-    outages = _outages(after, fault_ns)
-    if not outages:
-        return _no_failure(after, sent, fault_ns)
-    first, *later = outages
-    problems, notes = [], []
-    if first.ended_seconds is None:
-        problems.append(
-            f"the service did not recover: {first.failed} requests failed since {first.began_seconds:.1f} s"
-            f" after the fault, and never were {CONSECUTIVE} in a row answered rightly, and for"
-            f" {STABLE_SECONDS:g} s"
+def _recovery(probes: list[ProbeRecord], writes: list[WriteRecord], fault_ns: int) -> Measures:
+    """The figures of requests and writes: both are what users ask, and only both make a recovery.
+
+    :param probes: in the order they were sent in
+    :param writes: likewise
+    """
+    asked: dict[What, list[ProbeRecord]] = {
+        "requests": _after(probes, fault_ns),
+        "writes": _after([_as_request(one) for one in writes if one.answered_ns is not None], fault_ns),
+    }
+    sent = sum(one.sent_ns >= fault_ns for one in asked["requests"])
+    if sent < CONSECUTIVE:
+        count = f"only {sent} requests were" if sent else "no request was"
+        return Measures(requests=sent, unknowns=(f"RTO was not measured: {count} sent after the fault",))
+    outages = {what: _outages(what, events, fault_ns) for what, events in asked.items()}
+    first = [found[0] for found in outages.values() if found]
+    if not first:
+        seen = [events[0].answered_ns for events in asked.values() if events]
+        return Measures(
+            rto_seconds=_seconds(max(seen), fault_ns),
+            requests=sent,
+            notes=("no request failed: RTO is the time to the first right answer that was asked for later",),
         )
-    for one in later:
-        if one.ended_seconds is None:
-            problems.append(
-                f"requests failed again {one.began_seconds:.1f} s after the fault, and had not recovered"
-                " when the observation ended"
-            )
-        else:
-            notes.append(
-                f"{one.failed} requests failed again, from {one.began_seconds:.1f} s to"
-                f" {one.ended_seconds:.1f} s after the fault"
-            )
-    rto = first.ended_seconds
+    ends = [one.ended_seconds for one in first if one.ended_seconds is not None]
+    rto = max(ends) if len(ends) == len(first) else None
+    detection = min(one.began_seconds for one in first)
+    later = [one for found in outages.values() for one in found[1:]]
     return Measures(
         rto_seconds=rto,
-        detection_seconds=first.began_seconds,
-        failover_seconds=None if rto is None else max(0.0, rto - first.began_seconds),
-        outages=tuple(outages),
+        detection_seconds=detection,
+        failover_seconds=None if rto is None else max(0.0, rto - detection),
+        outages=tuple(sorted([*first, *later], key=lambda one: one.began_seconds)),
         requests=sent,
-        problems=tuple(problems),
-        notes=tuple(notes),
+        problems=tuple(
+            [_never_over(one) for one in first if one.ended_seconds is None]
+            + [_not_over_again(one) for one in later if one.ended_seconds is None]
+        ),
+        notes=tuple(
+            f"{one.failed} {one.what} failed again, from {one.began_seconds:.1f} s to"
+            f" {one.ended_seconds:.1f} s after the fault"
+            for one in later
+            if one.ended_seconds is not None
+        ),
     )
 
 
-def _no_failure(after: list[ProbeRecord], sent: int, fault_ns: int) -> Measures:
-    if sent < CONSECUTIVE:
-        return Measures(
-            requests=sent,
-            unknowns=(f"RTO was not measured: only {sent} requests were sent after the fault",),
-        )
-    return Measures(
-        rto_seconds=_seconds(min(one.answered_ns for one in after), fault_ns),
-        requests=sent,
-        notes=("no request failed: RTO is the time to the first right answer that was asked for later",),
+def _after(events: list[ProbeRecord], fault_ns: int) -> list[ProbeRecord]:
+    """What belongs to the time after the fault: also what was under way when it came, and failed."""
+    return [one for one in events if one.sent_ns >= fault_ns or (one.answered_ns >= fault_ns and not one.ok)]
+
+
+def _as_request(write: WriteRecord) -> ProbeRecord:
+    answered = write.sent_ns if write.answered_ns is None else write.answered_ns
+    return ProbeRecord(write.number, write.sent_ns, answered, write.outcome == "acknowledged")
+
+
+def _never_over(outage: Outage) -> str:
+    return (
+        f"the service did not recover: {outage.failed} {outage.what} failed since"
+        f" {outage.began_seconds:.1f} s after the fault, and never were {CONSECUTIVE} in a row answered"
+        f" rightly, and for {STABLE_SECONDS:g} s"
     )
 
 
-def _outages(after: list[ProbeRecord], fault_ns: int) -> list[Outage]:
-    """The outages among the requests that belong to the time after the fault."""
+def _not_over_again(outage: Outage) -> str:
+    return (
+        f"{outage.what} failed again {outage.began_seconds:.1f} s after the fault, and had not recovered when"
+        " the observation ended"
+    )
+
+
+def _outages(what: What, after: list[ProbeRecord], fault_ns: int) -> list[Outage]:
+    """The outages among what belongs to the time after the fault."""
     found: list[Outage] = []
     position = 0
     while (start := _next_failure(after, position)) is not None:
@@ -213,7 +240,7 @@ def _outages(after: list[ProbeRecord], fault_ns: int) -> list[Outage]:
         failed = [one for one in after[start:end] if not one.ok]
         ended = None if end is None else _seconds(after[end].answered_ns, fault_ns)
         began = _seconds(min(one.answered_ns for one in failed), fault_ns)
-        found.append(Outage(began_seconds=began, ended_seconds=ended, failed=len(failed)))
+        found.append(Outage(what=what, began_seconds=began, ended_seconds=ended, failed=len(failed)))
         if end is None:
             break
         position = end
@@ -240,7 +267,9 @@ def _recovered(after: list[ProbeRecord], start: int) -> int | None:
     return None
 
 
-def _data(writes: list[WriteRecord], found: Mapping[str, str] | None, fault_ns: int) -> Measures:
+def _data(
+    writes: list[WriteRecord], found: Mapping[str, str] | None, fault_ns: int, asked_ns: int | None
+) -> Measures:
     """The figures of the canary's writes."""
     acknowledged = [(one, one.acknowledged_ns) for one in writes if one.acknowledged_ns is not None]
     before = [(one, when) for one, when in acknowledged if when <= fault_ns]
@@ -255,8 +284,9 @@ def _data(writes: list[WriteRecord], found: Mapping[str, str] | None, fault_ns: 
     if found is None:
         unknowns.append("RPO was not measured: the canary's rows could not be read")
     rows = {} if found is None else found
+    compared = [(one, when) for one, when in after if asked_ns is None or when < asked_ns]
     lost = () if found is None else _lost(before, rows, fault_ns)
-    lost_later = () if found is None else _lost(after, rows, fault_ns)
+    lost_later = () if found is None else _lost(compared, rows, fault_ns)
     strangers = sorted(set(rows) - {one.id for one in writes})
     return Measures(
         rpo_seconds=None if unknowns else max((-one.sent_seconds for one in lost), default=0.0),

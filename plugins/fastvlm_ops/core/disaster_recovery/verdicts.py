@@ -123,7 +123,7 @@ def _unclear_steps(plan: DrillPlan, results: Mapping[str, StepResult]) -> list[s
         elif result.status != "passed":
             problems = "; ".join(result.problems) or result.summary
             found.append(f"{step} is {result.status.replace('_', ' ')}: {problems}")
-        else:
+        elif step in needed:
             found += _without_evidence(plan, result)
     return found
 

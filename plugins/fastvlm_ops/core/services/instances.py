@@ -83,7 +83,6 @@ class ServiceView(_Said):
     :param url: where its users reach it
     :param places: its files that drills may touch, by name: ``model_store``, ``configuration``, ``scratch``
     :param links: names of the TCP links that can be disturbed, as in ``replica-1`` or ``object_store``
-    :param link_addresses: host and port that a link listens on, by its name, for what has to go through it
     :param link_addresses: host and port that a link listens on, by its name; of those it tells, so that what
         is not the service can be led over one
     :param disturbed: those that are disturbed now, and how; None where the service does not say, which is not
@@ -97,7 +96,6 @@ class ServiceView(_Said):
     links: tuple[str, ...] = Field(strict=False)
     link_addresses: dict[str, str] = Field(default_factory=dict)
     disturbed: dict[str, str] | None = None
-    link_addresses: dict[str, str] = {}
 
     def instance(self, name: str) -> Instance:
         """Return an instance.

@@ -13,12 +13,12 @@ import os
 import time
 from pathlib import Path
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, make_asgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastvlm_ops.local.service.behaviour import BehaviourFile
@@ -131,6 +131,10 @@ class Replica:
         }
         return JSONResponse(content, 503 if reasons else 200)
 
+    async def metrics(self, _request: Request) -> Response:
+        """What Prometheus scrapes."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
     def reasons(self) -> list[str]:
         """Return why it is not ready; empty when it is."""
         told = [] if self.behaviour.read().ready else ["it was told not to be ready"]
@@ -194,7 +198,7 @@ def make_app(replica: Replica) -> ASGIApp:
         Route("/v1/configuration", replica.configuration, methods=["GET"]),
         Route("/healthz", replica.healthz, methods=["GET"]),
         Route("/readyz", replica.readyz, methods=["GET"]),
-        Mount("/metrics", make_asgi_app(REGISTRY)),
+        Route("/metrics", replica.metrics, methods=["GET"]),
     ]
     return Manners(Starlette(routes=routes, exception_handlers={BadRequestError: _refuse}), replica)
 

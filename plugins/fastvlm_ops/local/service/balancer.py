@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -63,7 +64,7 @@ class Backend:
 
         :param problem: None where it is ready
         """
-        if (problem is None) == (self.in_rotation is True):
+        if self.in_rotation is not None and (problem is None) == self.in_rotation:
             self.same = 0
             self.detail = problem or ""
             return
@@ -114,7 +115,7 @@ class Balancer:
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     server = await asyncio.open_connection(HOST, backend.port)
-                passed.sides.append(server[1])
+                passed.join(server[1])
             except (OSError, TimeoutError):
                 backend.passed.discard(passed)
                 continue
@@ -122,8 +123,7 @@ class Balancer:
                 return await pass_on((reader, writer), server)
             finally:
                 backend.passed.discard(passed)
-        writer.write(_UNAVAILABLE)
-        writer.close()
+        await _say_that_nobody_is_there(reader, writer)
 
     def _choices(self) -> list[Backend]:
         """Return the replicas in the order in which they are tried: the one with the fewest connections
@@ -165,6 +165,17 @@ async def _check(client: httpx.AsyncClient, port: int) -> tuple[str | None, bool
     except (ValueError, KeyError, TypeError):
         why = f"/readyz has status {answer.status_code}"
     return why, True
+
+
+async def _say_that_nobody_is_there(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer in HTTP, and close once what was asked has been read: else a reset overtakes the answer."""
+    with contextlib.suppress(OSError, TimeoutError):
+        writer.write(_UNAVAILABLE)
+        writer.write_eof()
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            while await reader.read(1 << 16):
+                pass
+    writer.close()
 
 
 async def run(backends: list[Backend], port: int, socket_path: Path) -> None:

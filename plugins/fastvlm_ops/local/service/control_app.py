@@ -115,7 +115,7 @@ def make_control_app(supervisor: Supervisor) -> Starlette:
         Route("/links/{name}", control.soothe, methods=["DELETE"]),
     ]
     handlers = dict.fromkeys(
-        (BadRequestError, DatabaseError, ProcessStartError, StillRunsError, OSError), _refuse
+        (BadRequestError, DatabaseError, ProcessStartError, StillRunsError, OSError, Exception), _refuse
     )
     return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -127,6 +127,8 @@ async def _refuse(_request: Request, error: Exception) -> Response:
         status = error.status
     elif isinstance(error, DatabaseError) and not error.retryable:
         status = 409
+    elif not isinstance(error, ProcessStartError | StillRunsError | OSError | DatabaseError):
+        return JSONResponse({"error": f"{type(error).__name__}; the supervisor's log tells more"}, 500)
     return JSONResponse({"error": str(error)}, status)
 
 

@@ -100,6 +100,13 @@ class Database:
         :param prefix: of their ids
         :raises DatabaseError: the database cannot be used
         """
+        try:
+            return self._records(prefix)
+        except DatabaseError:
+            self.close()  # as of store: kept connections to a server that has gone
+            return self._records(prefix)
+
+    def _records(self, prefix: str) -> list[dict[str, str]]:
         with self._connection() as connection:
             rows = connection.execute(
                 "SELECT id, payload FROM record WHERE starts_with(id, %s) ORDER BY number", [prefix]

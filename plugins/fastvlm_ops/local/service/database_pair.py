@@ -252,6 +252,17 @@ class DatabasePair:
                 self.stop()
                 raise
 
+    def resume(self, scratch: Path) -> None:
+        """Go on with a pair that another object, with the same folder and password, has started.
+
+        :param scratch: of that one
+        """
+        with self._lock:
+            facts = json.loads((self.folder / _FACTS).read_text())
+            self._ports, self._primary = facts["ports"], facts["primary"]
+            self._programs = usable_programs(NEWEST, self._account, scratch)
+            self._scratch = scratch
+
     def stop(self) -> None:
         """Stop both, their connections cut, and remove their data."""
         with self._lock:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fastvlm_ops.core.disaster_recovery.postgresql.server_processes import kill_server
 from fastvlm_ops.core.programs.proc import ProcessId, marked, process_id
 from fastvlm_ops.core.services.control import ServiceControlError
 from fastvlm_ops.core.services.instances import Marker, ServiceView
@@ -20,15 +21,15 @@ from fastvlm_ops.core.services.places import write_place_marker
 from fastvlm_ops.core.services.process_control import ProcessControl
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 from fastvlm_ops.local.service.configuration import write_configuration
+from fastvlm_ops.local.service.database_pair import NAMES as DATABASES
 from fastvlm_ops.local.service.layout import SERVICE_MARKER, SERVICE_NAME, Layout, SupervisorSettings
+from fastvlm_ops.local.service.remembering import recall
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 _PASSWORD_VARIABLE = "FASTVLM_OPS_DEMO_PASSWORD"  # noqa: S105 - a name
 _STOP_SECONDS = 20.0
-#: What was made outside the service's folder; noted by the supervisor.
-_OUTSIDE = "outside"
 
 
 class DemoService:
@@ -111,11 +112,23 @@ class DemoService:
         """The supervisor's process; None while it does not run."""
         return self._supervisor.id if self._supervisor and self._supervisor.id.alive else None
 
+    @property
+    def databases_folder(self) -> Path | None:
+        """Where the data of its databases is: outside its folder, where their account cannot reach that; None
+        while it has none.
+        """
+        left = recall(self.layout.state_file)
+        return left.databases if left else None
+
     def start(self, *, timeout_seconds: float = 300) -> None:
         """Make its places where they are absent, start it, and wait until every part of it is healthy.
 
+        Where its supervisor died, another one takes over what still runs.
+
         :raises ProcessStartError: a part of it ended, or it was not ready in time
         """
+        if self._supervisor is None:
+            self._end_left()  # of an earlier object, whose password nobody knows
         for attempts_left in (2, 1, 0):
             try:
                 return self._start(time.monotonic() + timeout_seconds)
@@ -134,9 +147,9 @@ class DemoService:
             while self.supervisor is not None and time.monotonic() < deadline:
                 self.processes.reap()
                 time.sleep(0.05)
-        self._kill_left()
-        self.processes.reap()
-        self._remove_outside()
+            if (hangs := self.supervisor) is not None:
+                hangs.signal(signal.SIGKILL)
+        self._end_left()
 
     def wait_until_healthy(self, *, timeout_seconds: float = 60) -> ServiceView:
         """Wait until every part says that it is healthy.
@@ -166,9 +179,9 @@ class DemoService:
         building = self._make_places()
         settings = self.folder / "supervisor.json"
         settings.write_text(json.dumps(self._settings.as_dict(), indent=1))
-        self._supervisor = self._run(
-            "supervisor", [str(settings)], {_PASSWORD_VARIABLE: self.database_password}
-        )
+        if self.supervisor is None:
+            secret = {_PASSWORD_VARIABLE: self.database_password, SERVICE_MARKER: str(self.folder)}
+            self._supervisor = self._run("supervisor", [str(settings)], secret)
         if building is not None and self.processes.wait(building) != 0:
             raise ProcessStartError(
                 f"the model could not be built; the end of {building.log}:\n{tail(building.log)}"
@@ -193,11 +206,21 @@ class DemoService:
         return self.processes.start(
             f"demo service: {module}",
             [sys.executable, "-m", f"fastvlm_ops.local.service.{module}", *arguments],
-            environment={**os.environ, SERVICE_MARKER: str(self.folder), **additions},
+            environment={**os.environ, **additions},
             log=self.layout.logs / f"{module}.log",
         )
 
-    def _kill_left(self) -> None:
+    def _end_left(self) -> None:
+        """Kill what is left of the service, and remove the data of its databases."""
+        self._kill_marked()
+        if (databases := self.databases_folder) is not None:
+            for name in DATABASES:
+                kill_server(databases / name)
+            shutil.rmtree(databases, ignore_errors=True)
+        self.layout.state_file.unlink(missing_ok=True)
+        self.processes.reap()
+
+    def _kill_marked(self) -> None:
         deadline = time.monotonic() + _STOP_SECONDS
         while left := list(marked(SERVICE_MARKER, str(self.folder))):
             if time.monotonic() > deadline:
@@ -207,11 +230,3 @@ class DemoService:
                 process.signal(signal.SIGKILL)
             self.processes.reap()
             time.sleep(0.05)
-
-    def _remove_outside(self) -> None:
-        try:
-            state = json.loads(self.layout.state_file.read_text())
-        except (OSError, ValueError):
-            return
-        shutil.rmtree(state[_OUTSIDE], ignore_errors=True)
-        self.layout.state_file.unlink()

@@ -109,7 +109,7 @@ class Link:
             if not writer.is_closing():
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     server = await asyncio.open_connection(self._plan.host, self._plan.target_port)
-                passed.sides.append(server[1])
+                passed.join(server[1])
                 await pass_on((reader, writer), server, self._hold)
         except (OSError, TimeoutError):
             passed.cut()

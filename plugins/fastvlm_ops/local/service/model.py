@@ -114,7 +114,10 @@ def _read(store: Path, name: str) -> bytes:
 
 
 def _build(package: str, sha256: str, content: bytes) -> Model:
-    blobs = [blob for blob in _read_blobs(content) if blob.size >= _FEWEST_WEIGHTS]
+    try:
+        blobs = [blob for blob in _read_blobs(content) if blob.size >= _FEWEST_WEIGHTS]
+    except (struct.error, ValueError):
+        raise ModelError(f"the weights of {package} are no blob file") from None
     shapes = ((CHARACTERS, WIDTH), (HIDDEN, WIDTH), (SCORES, HIDDEN))
     if [blob.size for blob in blobs] != [rows * columns for rows, columns in shapes]:
         raise ModelError(f"{package} is not of the form that this service computes")
@@ -131,7 +134,7 @@ def _read_blobs(content: bytes) -> list[np.ndarray]:
     for _ in range(count):
         sentinel, kind, size, start = struct.unpack_from("<IIQQ", content, place)
         if sentinel != _SENTINEL:
-            raise ModelError("the weights are no blob file")
+            raise ValueError("no blob begins here")
         if kind == _FP16:
             blobs.append(np.frombuffer(content, np.float16, size // 2, start))
         place = -(-(start + size) // _BORDER) * _BORDER

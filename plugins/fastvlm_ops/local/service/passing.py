@@ -20,12 +20,22 @@ class Passed:
     """
 
     def __init__(self, client: asyncio.StreamWriter) -> None:
-        #: Writers to both sides, as far as they are there.
-        self.sides = [client]
+        self._sides = [client]
+        self._cut = False
+
+    def join(self, server: asyncio.StreamWriter) -> None:
+        """Take note of the other side.
+
+        :param server: writer to what it is passed on to
+        """
+        self._sides.append(server)
+        if self._cut:  # while the other side was being connected to
+            self.cut()
 
     def cut(self) -> None:
         """End it at both sides with a reset, as a broken network does."""
-        for side in self.sides:
+        self._cut = True
+        for side in self._sides:
             reset(side)
 
 

@@ -16,7 +16,7 @@ _FILES_SECONDS = 0.2
 _DATABASE_GOOD_SECONDS = 0.5
 _DATABASE_BAD_SECONDS = 0.1
 #: A commit that has not come back for so long is one that does not.
-_DATABASE_PATIENCE_SECONDS = 2.0
+_DATABASE_PATIENCE_SECONDS = 3.0
 
 log = logging.getLogger(__name__)
 

@@ -82,13 +82,14 @@ class Supervised:
             return None
         return self._process.id
 
-    def adopt(self, identity: ProcessId) -> None:
+    def adopt(self, identity: ProcessId | None) -> None:
         """Take over a process that an earlier supervisor started.
 
-        :param identity: of it
+        :param identity: of it; None where it did not run
         """
-        self._process = Process(self.part.name, identity, self._log_file)
-        self._began = time.monotonic()
+        if identity is not None:
+            self._process = Process(self.part.name, identity, self._log_file)
+            self._began = time.monotonic()
 
     def start(self) -> None:
         """Start it, unless it runs."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastvlm_ops.core.programs.proc import ProcessId
+from fastvlm_ops.core.programs.proc import ProcessId, marked
 from fastvlm_ops.core.services.instances import Instance, Marker, ProcessIdentity, ServiceView
 from fastvlm_ops.local.ports import HOST, bypass_proxies, free_ports
-from fastvlm_ops.local.processes import Processes
+from fastvlm_ops.local.processes import Processes, ProcessStartError
 from fastvlm_ops.local.service.app import DATABASE_VARIABLE
 from fastvlm_ops.local.service.control_app import make_control_app
 from fastvlm_ops.local.service.database_pair import DatabasePair
@@ -35,13 +35,14 @@ from fastvlm_ops.local.service.layout import (
     SupervisorSettings,
 )
 from fastvlm_ops.local.service.links import Disturbed, LinkPlan
+from fastvlm_ops.local.service.remembering import Remembered, RememberedPart, recall, remember
 from fastvlm_ops.local.service.serving import ask, listen_on_socket, log_as_json, serve
 from fastvlm_ops.local.service.supervised import Part, Supervised
 
 PASSWORD_VARIABLE = "FASTVLM_OPS_DEMO_PASSWORD"  # noqa: S105 - a name
 _WATCH_SECONDS = 0.1
 _VIEW_SECONDS = 0.5
-_ASK_SECONDS = 0.7
+_ASK_SECONDS = 2.0
 
 Answer = dict[str, dict[str, Any]] | None
 
@@ -60,6 +61,8 @@ class Supervisor:
         self.layout = Layout(Path(settings.folder))
         self.marker = Marker(service=SERVICE_NAME, environment=settings.environment)
         self._processes = Processes(Path(settings.state_folder))
+        before = recall(self.layout.state_file)
+        self._written = before
         pair = DatabasePair(
             self.layout.folder / "databases",
             settings.database_mode,
@@ -68,9 +71,13 @@ class Supervisor:
         )
         self.databases = Databases(pair)
         names = [BALANCER, *REPLICAS, *(f"link {name}" for name in self._link_names())]
-        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
-        self.disturbed = {name: Disturbed(disturbance=None) for name in self._link_names()}
+        if before is not None and before.databases is not None:
+            pair.resume(before.databases)
+        self._ports = before.ports if before else dict(zip(names, free_ports(len(names)), strict=True))
+        undisturbed = {name: Disturbed(disturbance=None) for name in self._link_names()}
+        self.disturbed = undisturbed | (before.disturbed if before else {})
         self.parts = {part.name: self._supervised(part) for part in self._parts()}
+        self._adopt(before)
 
     # -- running -------------------------------------------------------------------------------------
 
@@ -89,10 +96,22 @@ class Supervisor:
                 await self._stop_all()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _adopt(self, before: Remembered | None) -> None:
+        """Take over what an earlier supervisor started, and end what it did not live to write down."""
+        for name, remembered in (before.parts if before else {}).items():
+            self.parts[name].adopt(remembered.identity.process if remembered.identity else None)
+            self.parts[name].wanted = remembered.wanted
+        known = {part.identity.pid for part in self.parts.values() if part.identity}
+        for process in marked(SERVICE_MARKER, str(self.layout.folder)):
+            if process.pid not in known and process.pid != os.getppid():
+                process.signal(signal.SIGKILL)
+
     async def _begin(self) -> None:
         for part in self.parts.values():
-            part.start()
-        await asyncio.to_thread(self.databases.pair.start)
+            if part.wanted:
+                part.start()
+        if self._written is None or self._written.databases is None:
+            await asyncio.to_thread(self.databases.pair.start)
         log.info("databases run")
         await self.databases.watch()
 
@@ -102,17 +121,36 @@ class Supervisor:
             self._processes.reap()
             for part in self.parts.values():
                 part.watch()
+            self._remember()
             if owner is not None and not owner.alive:
                 log.warning("the process that started the service has ended")
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             await asyncio.sleep(_WATCH_SECONDS)
 
+    def _remember(self) -> None:
+        try:
+            scratch = self.databases.pair.scratch
+        except ProcessStartError:
+            scratch = None
+        parts = {
+            name: RememberedPart(
+                wanted=part.wanted,
+                identity=ProcessIdentity.of(part.identity) if part.identity else None,
+            )
+            for name, part in self.parts.items()
+        }
+        now = Remembered(ports=self._ports, parts=parts, disturbed=self.disturbed, databases=scratch)
+        if now != self._written:
+            remember(self.layout.state_file, now)
+            self._written = now
+
     async def _stop_all(self) -> None:
         for part in self.parts.values():
             part.wanted = False
         await asyncio.gather(*(part.stop() for part in self.parts.values()), return_exceptions=True)
         await asyncio.to_thread(self.databases.pair.stop)
+        self.layout.state_file.unlink(missing_ok=True)
 
     # -- what it says --------------------------------------------------------------------------------
 

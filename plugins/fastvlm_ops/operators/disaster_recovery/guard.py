@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
-from fastvlm_ops.core.config import include_hash, load_policy, load_scenario
-from fastvlm_ops.core.config.disaster_recovery import SCENARIO_FOLDER
+from fastvlm_ops.core.config import include_hash
 from fastvlm_ops.operators.approving import AskPersonOperator
 from fastvlm_ops.operators.disaster_recovery.shared import LEASE_MARGIN, DrillOperator
 from fastvlm_ops.operators.shared import run_key
@@ -17,10 +17,11 @@ from fastvlm_ops.operators.shared import run_key
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from fastvlm_ops.core.config import Scenario
+    from fastvlm_ops.core.config.disaster_recovery import Scenario
     from fastvlm_ops.core.disaster_recovery.guards import GuardResult
     from fastvlm_ops.core.disaster_recovery.plan import DrillPlan
     from fastvlm_ops.core.disaster_recovery.planning import Origin, Resolved
+    from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
     from fastvlm_ops.core.services.control import ServiceControl
     from fastvlm_ops.core.services.instances import ServiceView
     from fastvlm_ops.core.store import Store
@@ -44,6 +45,7 @@ class GuardDrillOperator(DrillOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return the plan's outline, and whether a person has to be asked."""
+        from fastvlm_ops.core.config.disaster_recovery import SCENARIO_FOLDER, load_scenario
         from fastvlm_ops.core.disaster_recovery.carrying_out import outline
         from fastvlm_ops.core.disaster_recovery.guards import needs_approval
 
@@ -55,7 +57,8 @@ class GuardDrillOperator(DrillOperator):
             origin = self._origin(context, control, dry_run=bool(self.dry_run) and not by_itself)
             resolved, why = self._resolve(scenario, origin, view, why)
             plan = self._record_plan(store, scenario, origin, view, resolved)
-            results = self._check(store, scenario, origin, view, resolved, why)
+            at = self.surroundings(context, store, Path(plan.folder), control, scenario.target)
+            results = self._check(at, plan, view, resolved, why)
             asked = needs_approval(scenario, view) and not plan.dry_run
             if not plan.dry_run and all(one.ok for one in results):
                 results.append(self._take_lease(store, scenario, plan.run_key, asked=asked))
@@ -128,22 +131,18 @@ class GuardDrillOperator(DrillOperator):
         return plan
 
     def _check(
-        self,
-        store: Store,
-        scenario: Scenario,
-        origin: Origin,
-        view: ServiceView | None,
-        resolved: Resolved,
-        why: str,
+        self, at: Surroundings, plan: DrillPlan, view: ServiceView | None, resolved: Resolved, why: str
     ) -> list[GuardResult]:
         from fastvlm_ops.core.disaster_recovery.guards import GuardResult
+        from fastvlm_ops.core.disaster_recovery.planning import scenario_of
 
-        results = check_all(store, scenario, origin.run_key, view, resolved)
+        scenario = scenario_of(plan)
+        results = check_all(at.store, scenario, plan.run_key, view, resolved)
         if scenario.steps.simulate_failure is not None:
-            found = "; ".join(resolved.hit) or "resolved"
+            found = ", ".join(resolved.hit) or "resolved"
             results.append(GuardResult("target found", not why, "nothing" if why else found, why))
         if scenario.steady_state and view is not None:
-            results.append(steady_guard(scenario, view))
+            results.append(steady_guard(plan, at))
         return results
 
     def _take_lease(self, store: Store, scenario: Scenario, key: str, *, asked: bool) -> GuardResult:
@@ -216,6 +215,7 @@ def check_all(
     :param view: the service as it is now
     :param resolved: what would be hit
     """
+    from fastvlm_ops.core.config.disaster_recovery_policy import load_policy
     from fastvlm_ops.core.disaster_recovery.guards import Situation, check_guards
 
     return check_guards(
@@ -232,18 +232,19 @@ def check_all(
     )
 
 
-def steady_guard(scenario: Scenario, view: ServiceView) -> GuardResult:
+def steady_guard(plan: DrillPlan, at: Surroundings) -> GuardResult:
     """Check that the service is in its steady state, as far as that shows without an observer.
 
-    :param scenario: of the drill
-    :param view: the service as it is now
+    :param plan: of the drill
+    :param at: its surroundings
     """
     from fastvlm_ops.core.disaster_recovery.guards import GuardResult
-    from fastvlm_ops.core.disaster_recovery.probes import failing_probes
+    from fastvlm_ops.core.disaster_recovery.planning import scenario_of
+    from fastvlm_ops.core.disaster_recovery.watching import failing_probes
 
-    failing = failing_probes(scenario.steady_state, view)
-    if failing:
+    probes = [probe for probe in scenario_of(plan).steady_state if probe.probe != "canary"]
+    if failing := failing_probes(probes, plan, at):
         return GuardResult(
             "steady state", False, "; ".join(failing), "the service is broken already, and not to be drilled"
         )
-    return GuardResult("steady state", True, f"{len(scenario.steady_state)} probes pass")
+    return GuardResult("steady state", True, f"{len(probes)} probes pass")

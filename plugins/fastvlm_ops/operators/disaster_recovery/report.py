@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
@@ -72,6 +73,7 @@ class ReportDrillOperator(DrillOperator):
         hook = BackupRepositoryHook(self.s3_conn_id)
         place = hook.settings
         artefacts = ArtefactStore(store, hook.get_client(), bucket=place.bucket, prefix=place.prefix)
+        self._write_metrics(store)
         files = store_evidence(store, drill.plan, conclusion, artefacts)
         return {
             "verdict": conclusion.verdict,
@@ -79,6 +81,19 @@ class ReportDrillOperator(DrillOperator):
             **conclusion.figures,
             "evidence": files,
         }
+
+    def _write_metrics(self, store: Store) -> None:
+        """Write metrics, where a folder is set. That they cannot be written says nothing of the drill."""
+        folder = settings.metrics_dir()
+        if folder is None:
+            return
+        from fastvlm_ops.core.disaster_recovery.metrics import write_metrics
+        from fastvlm_ops.core.disaster_recovery.reporting.overdue import allowed_ages
+
+        try:
+            write_metrics(store, allowed_ages(settings.include_dir(), datetime.now(UTC)), folder)
+        except (OSError, settings.SettingError) as error:
+            self.log.error("No metrics were written to %s: %s", folder, error)
 
 
 class ReapFaultsOperator(EvidenceOperator):

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastvlm_ops import settings
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.postgresql import PostgreSQLClusterHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
+from fastvlm_ops.links.disaster_recovery import DrillPageLink
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class DrillOperator(EvidenceOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "operations_db_conn_id")
+    operator_extra_links = (DrillPageLink(),)
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class DrillOperator(EvidenceOperator):
             say=self.log.info,
             as_of=as_of(context),
             inspect_package=_inspect_package,
-            cluster_database=lambda conn_id: PostgreSQLClusterHook(conn_id).url().database or "postgres",
+            cluster_database=_cluster_database,
         )
 
     def _through(self, endpoint: str) -> Any:
@@ -102,8 +104,22 @@ class DrillOperator(EvidenceOperator):
             return None
         from fastvlm_ops.hooks.service import ServiceHook
 
-        hook = ServiceHook(target.connection)
-        return lambda instance: database_dsn(hook.database_conn_id(), control.view(), instance)
+        conn_id = ServiceHook(target.connection).settings.database_conn_id
+        if conn_id is None:
+            return None
+        return lambda instance: database_dsn(conn_id, control.view(), instance)
+
+
+def _inspect_package(path: Path) -> object:
+    """Parse a Core ML package, which takes coremltools; raises what is wrong with it."""
+    from fastvlm_ops.core.coreml.inspecting import inspect_package
+
+    return inspect_package(path)
+
+
+def _cluster_database(conn_id: str) -> str:
+    """Return the database that a connection to a cluster of PostgreSQL leads to."""
+    return PostgreSQLClusterHook(conn_id).url().database or "postgres"
 
 
 class DrillStepOperator(DrillOperator):
@@ -112,7 +128,9 @@ class DrillStepOperator(DrillOperator):
     """
 
     #: Of ``core.disaster_recovery.plan.STEPS``.
-    step: str
+    step: ClassVar[str]
+    #: Whether it may only be done by the drill that has the lease.
+    needs_lease: ClassVar[bool] = True
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return the status and the summary of the step."""
@@ -160,14 +178,14 @@ class DrillStepOperator(DrillOperator):
         :param store: the operations database
         :param plan: of the drill
         """
-        from fastvlm_ops.core.disaster_recovery.abort import watch_drill
         from fastvlm_ops.core.disaster_recovery.planning import scenario_of
+        from fastvlm_ops.core.disaster_recovery.watching import Watch
         from fastvlm_ops.core.services.connecting import connect_control
 
         control = connect_control(plan.control) if plan.control else None
         target = scenario_of(plan).target
         at = self.surroundings(context, store, Path(plan.folder), control, target)
-        return replace(at, pause=watch_drill(plan, at))
+        return replace(at, pause=Watch(plan, at).pause)
 
     def record(self, store: Store, plan: DrillPlan, result: StepResult, begun: datetime) -> None:
         """Record what the step has found.
@@ -196,7 +214,8 @@ class DrillStepOperator(DrillOperator):
             return self._ended("dry_run", "; ".join(lines) or "nothing")
         check_host(plan)
         try:
-            keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
+            if self.needs_lease:
+                keep_lease(store, plan.run_key, self.lasts(plan) + LEASE_MARGIN)
             return self.carry_out(plan, self.around(context, store, plan))
         except DrillRefusedError as error:
             return self._ended("refused", error)

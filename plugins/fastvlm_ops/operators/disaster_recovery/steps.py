@@ -142,14 +142,20 @@ class UndoFaultOperator(DrillStepOperator):
     """
 
     step = "undo_fault"
+    needs_lease = False  # what was broken is taken back in any case
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return what became of the fault."""
         from fastvlm_ops.core.disaster_recovery.carrying_out import release_of_run
+        from fastvlm_ops.core.disaster_recovery.leasing import give_lease_back
 
         released = release_of_run(run_key(context), settings.drill_dir())
         self.log.info(released or "no fault of this run was armed here")
-        return super().work(context)
+        found = super().work(context)
+        # Here and not only in the report, which does not run where a person has marked the run as failed.
+        with self.open_store() as store:
+            give_lease_back(store, run_key(context))
+        return found
 
     def carry_out(self, plan: DrillPlan, at: Surroundings) -> StepResult:
         """See that nothing is left, and that the service is as before."""

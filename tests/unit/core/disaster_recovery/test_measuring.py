@@ -67,7 +67,7 @@ def test_an_outage() -> None:
 
 def test_no_request_failed_which_is_said() -> None:
     found = measured(requests())
-    assert found.rto_seconds == pytest.approx(0.004)
+    assert found.rto_seconds == pytest.approx(0.013)
     assert found.detection_seconds is None
     assert found.failover_seconds is None
     assert found.notes == (
@@ -88,6 +88,24 @@ def test_a_request_under_way_at_the_fault_that_fails_belongs_to_it() -> None:
     assert found.detection_seconds == pytest.approx(0.01)
     assert found.rto_seconds == pytest.approx(0.004)
     assert found.failover_seconds == 0
+
+
+def test_writes_that_fail_are_an_outage_too() -> None:
+    of = [
+        replace(one, outcome="failed", answered_ns=one.sent_ns + SECOND // 100)
+        if at(0.5) <= one.sent_ns < at(2)
+        else one
+        for one in writes()
+    ]
+    found = measured(requests((0.2, 1.4)), of)
+    assert found.rto_seconds == pytest.approx(2.013)
+    assert found.detection_seconds == pytest.approx(0.204)
+    assert [(one.what, one.failed) for one in found.outages] == [("requests", 24), ("writes", 30)]
+    assert measured(requests(), of).rto_seconds == pytest.approx(2.013)
+    gone = [replace(one, outcome="in_flight") if one.sent_ns > at(0.5) else one for one in writes()]
+    found = measured(requests((0.2, 1.4)), gone)
+    assert found.rto_seconds is None
+    assert found.problems[0].startswith("the service did not recover: 90 writes failed since 0.5 s after")
 
 
 def test_one_replica_of_two_that_hangs_is_not_taken_for_a_recovery_between_its_failures() -> None:
@@ -212,6 +230,17 @@ def test_a_write_acknowledged_after_the_fault_that_is_lost_is_no_rpo_but_a_probl
         "7 writes that were acknowledged after the fault are lost (lost after failover):"
         " f-100, f-101, f-102, f-103, f-104 and 2 more",
     )
+
+
+def test_what_was_acknowledged_after_the_rows_were_asked_for_need_not_be_among_them() -> None:
+    of = writes()
+    found = {one.id: one.sha256 for one in of if one.number < 90}
+    asked = of[92].sent_ns
+    assert (
+        measure(requests(), of, found, FAULT, rows_asked_ns=asked).lost_later
+        == measured(requests(), of[:92], 90, 91).lost_later
+    )
+    assert len(measure(requests(), of, found, FAULT).lost_later) == 50
 
 
 def test_writes_in_flight_are_apart() -> None:

@@ -25,7 +25,7 @@ def allowed_age(schedule: str, now: datetime) -> timedelta:
     from croniter import croniter
 
     ticks = croniter(schedule, now.astimezone(UTC), ret_type=datetime)
-    moments = [ticks.get_next() for _ in range(_TICKS)]
+    moments: list[datetime] = [ticks.get_next() for _ in range(_TICKS)]
     return max(later - earlier for earlier, later in itertools.pairwise(moments)) + _GRACE
 
 

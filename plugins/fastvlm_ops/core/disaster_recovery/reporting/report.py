@@ -34,6 +34,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 STYLES = ("report.css", "pictures.css")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
 _MOST_LOST = 200
+_HIDDEN = ("Cc", "Cf", "Cs")
 
 
 def render_html(
@@ -85,15 +86,21 @@ def figures(record: DrillRecord) -> list[tuple[str, float | None, float, Gauge, 
     drill = record.drill
     rto, rpo = drill.figures.get("rto_seconds"), drill.figures.get("rpo_seconds")
     detection, failover = drill.figures.get("detection_seconds"), drill.figures.get("failover_seconds")
-    parts = [("detection", detection)] if detection is not None and rto is not None else []
-    if detection is not None:
+    parts = (
+        [("detection", detection)] if detection is not None and rto is not None and detection < rto else []
+    )
+    if detection is not None and rto is not None and detection > rto:
+        told = "served again before a time-out told of the outage"
+    elif detection is not None and rto is None:
+        told = f"noticed after {words.seconds(detection)}, and not served again"
+    elif detection is not None:
         told = f"noticed after {words.seconds(detection)}, served again {words.seconds(failover)} later"
     else:
         told = "no request failed" if drill.fault_at and rto is not None else ""
     lost, acknowledged = drill.figures.get("lost_writes"), drill.figures.get("acknowledged_writes")
     of_data = (
         f"{words.number(lost, 'acknowledged write')} of {acknowledged} lost"
-        if lost is not None and acknowledged
+        if rpo is not None and lost is not None and acknowledged
         else ""
     )
     return [
@@ -139,7 +146,7 @@ def facts(record: DrillRecord) -> list[tuple[str, str]]:
     found = [
         ("Run", plan.run_key),
         ("Planned", words.moment(record.planned_at)),
-        ("Fault", words.moment(drill.fault_at) if drill.fault_at else "none"),
+        ("Fault injected", words.moment(drill.fault_at) if drill.fault_at else "never"),
         ("Ended", words.moment(record.ended_at)),
         ("Worker", plan.host),
         ("Target", plan.url or "the backups"),
@@ -189,6 +196,7 @@ def _environment(is_html: bool) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     made.filters["text"] = _as_text
     made.filters["code"] = _as_code
@@ -206,8 +214,12 @@ def _as_code(value: object) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return text on one line, without characters that hide or turn others."""
-    line = " ".join(str(value).split())
-    return "".join(
-        character for character in line if unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-    )
+    """Return text on one line."""
+    return " ".join(str(value).split())
+
+
+def _shown(value: Any) -> Any:
+    """Return a value without characters that hide others, or turn the direction of writing."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(one for one in value if one in "\n\t" or unicodedata.category(one) not in _HIDDEN)

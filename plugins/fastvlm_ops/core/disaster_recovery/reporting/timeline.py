@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from fastvlm_ops.core.disaster_recovery.drills import StepRow
 from fastvlm_ops.core.disaster_recovery.ledger import ProbeRecord, WriteRecord
-from fastvlm_ops.core.disaster_recovery.measuring import Measures
+from fastvlm_ops.core.disaster_recovery.measuring import Measures, What
 from fastvlm_ops.core.disaster_recovery.reporting.record import DrillRecord
 
 Outcome = Literal["acknowledged", "in_flight", "failed", "lost"]
@@ -53,9 +53,17 @@ class Span(_Part):
 
 
 class Outage(_Part):
-    """A time in which requests failed; ``end`` is None where they never succeeded again."""
+    """A time in which requests or writes failed.
 
+    :param what: failed
+    :param start: when the first of them was sent
+    :param known: when it was known that one had failed: a time-out can end after users are served again
+    :param end: the first right answer; None where requests never succeeded again
+    """
+
+    what: What = "requests"
     start: float
+    known: float
     end: float | None
     failed: int
 
@@ -134,6 +142,7 @@ def make_timeline(
     :param fault_ns: when the fault was injected, on the observer's clock; None where it was not: nobody can
         say then when a request was
     """
+    probes, writes = list(probes), list(writes)
     has_fault = record.drill.fault_at is not None
     found = measures or Measures()
     lost = {one.id for one in (*found.lost, *found.lost_later)}
@@ -143,9 +152,7 @@ def make_timeline(
         commands=tuple(Command(step=step, at=at, what=what) for step, at, what in record.commands()),
         requests=tuple(_fewer_requests([_request(one, fault_ns) for one in probes])) if fault_ns else (),
         writes=tuple(_fewer_writes([_write(one, fault_ns, lost) for one in writes])) if fault_ns else (),
-        outages=tuple(
-            Outage(start=one.began_seconds, end=one.ended_seconds, failed=one.failed) for one in found.outages
-        ),
+        outages=tuple(_outages(found, probes, writes, fault_ns)) if fault_ns else (),
         undone=record.undone_after_seconds,
         recovered=found.rto_seconds if has_fault else None,
     )
@@ -156,6 +163,23 @@ def _span(record: DrillRecord, name: str, row: StepRow) -> Span:
         round((moment - record.zero).total_seconds(), 3) for moment in (row.started_at, row.finished_at)
     )
     return Span(step=name, status=row.result.status, start=start, end=end)
+
+
+def _outages(
+    measures: Measures, probes: Sequence[ProbeRecord], writes: Sequence[WriteRecord], fault_ns: int
+) -> Iterator[Outage]:
+    failed: dict[What, list[float]] = {
+        "requests": [(one.sent_ns - fault_ns) / 1e9 for one in probes if not one.ok],
+        "writes": [(one.sent_ns - fault_ns) / 1e9 for one in writes if one.outcome != "acknowledged"],
+    }
+    before: dict[What, float] = {}
+    for one in measures.outages:
+        end = float("inf") if one.ended_seconds is None else one.ended_seconds
+        sent = [at for at in failed[one.what] if before.get(one.what, float("-inf")) < at < end]
+        start = round(max(min([*sent, one.began_seconds]), 0.0), 3)
+        known = one.began_seconds
+        yield Outage(what=one.what, start=start, known=known, end=one.ended_seconds, failed=one.failed)
+        before[one.what] = end
 
 
 def _request(probe: ProbeRecord, fault_ns: int) -> Request:

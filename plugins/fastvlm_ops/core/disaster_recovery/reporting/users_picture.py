@@ -28,6 +28,7 @@ class UsersPicture:
 
     :param requests: SVG paths of dots, by kind: ``ok`` by their latency, ``failed`` in a row above
     :param writes: SVG paths of strokes, by outcome
+    :param has_writes: whether the canary ever wrote anything
     :param objective_x: where the objective of the RTO is; None where it is outside
     """
 
@@ -37,18 +38,14 @@ class UsersPicture:
     flags: tuple[Flag, ...]
     requests: dict[str, str]
     writes: dict[str, str]
+    has_writes: bool
     objective_x: float | None
     objective: str
     summary: str
 
-    width, height, left, right, top = WIDTH, 316, LEFT, WIDTH - RIGHT, 50
+    width, height, left, right, top = WIDTH, 304, LEFT, WIDTH - RIGHT, 50
     failed_y, requests_top, requests_base = 66, 84, 204
     writes_top, writes_base, base = 226, 266, 276
-
-    @property
-    def has_writes(self) -> bool:
-        """Whether the canary wrote anything."""
-        return bool(self.writes)
 
 
 def users_picture(timeline: Timeline, objective_seconds: float) -> UsersPicture | None:
@@ -66,7 +63,7 @@ def users_picture(timeline: Timeline, objective_seconds: float) -> UsersPicture 
             scale.x(one.start),
             max(scale.x(scale.end if one.end is None else one.end) - scale.x(one.start), 1.0),
             "outage",
-            f"{words.number(one.failed, 'request')} failed, from {words.seconds(one.start)} "
+            f"{words.number(one.failed, one.what.removesuffix('s'))} failed, from {words.seconds(one.start)} "
             + ("on" if one.end is None else f"to {words.seconds(one.end)} after the fault"),
         )
         for one in timeline.outages
@@ -79,6 +76,7 @@ def users_picture(timeline: Timeline, objective_seconds: float) -> UsersPicture 
         flags=_flags(timeline, scale),
         requests=_request_paths(timeline, scale),
         writes=_write_paths(timeline, scale),
+        has_writes=bool(timeline.writes),
         objective_x=scale.x(objective_seconds) if inside else None,
         objective=f"objective {words.seconds(objective_seconds)}" + ("" if inside else " \u2192"),
         summary=_users_summary(timeline, objective_seconds),
@@ -99,8 +97,8 @@ def _flags(timeline: Timeline, scale: Scale) -> tuple[Flag, ...]:
     """Fault, detection, recovery and the end of the fault, each text where it covers no other."""
     moments: list[tuple[float, str, str]] = [(0.0, "fault", "fault")]
     first = timeline.outages[0] if timeline.outages else None
-    if first is not None:
-        moments.append((first.start, "detected", f"noticed {words.seconds(first.start)}"))
+    if first is not None and (first.end is None or first.known <= first.end):
+        moments.append((first.known, "detected", f"noticed {words.seconds(first.known)}"))
     if timeline.recovered is not None:
         moments.append((timeline.recovered, "recovered", f"recovered {words.seconds(timeline.recovered)}"))
     if timeline.undone is not None and timeline.undone <= scale.end:

@@ -32,19 +32,19 @@ CHECKS = {
     "canary_rows_equal": "service",
     "standby_promoted": "databases",
     "databases_equal": "databases",
-    "backup_fails": "backups",
-    "place_equals_backup": "backups",
+    "backup_fails": "storage",
+    "place_equals_backup": "places",
     "components_sound": "backups",
-    "backups_restore": "backups",
+    "backups_restore": "storage",
 }
 ACTIONS = {
     "wait_for_instance": "service",
     "restart_instance": "service",
     "release_fault": "service",
     "rejoin_database": "databases",
-    "restore_backup": "backups",
+    "restore_backup": "places",
     "restore_to_scratch": "backups",
-    "run_backup": "backups",
+    "run_backup": "storage",
 }
 
 
