@@ -8,12 +8,17 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, TriggerRule, WeightRule, chain
 
-from fastvlm_ops import settings
 from fastvlm_ops.dag_building.assets import FULL_BACKUP
-from fastvlm_ops.dag_building.defaults import DRILL_POOL, UNDO_POOL, task_defaults
+from fastvlm_ops.dag_building.defaults import DRILL_POOL, UNDO_POOL
 from fastvlm_ops.dag_building.definitions import dag_from_definitions
 from fastvlm_ops.dag_building.params import dry_run_param
-from fastvlm_ops.dag_building.scenarios import Scenario, drill_dag_id, load_scenario, scenario_files
+from fastvlm_ops.dag_building.scenarios import (
+    Scenario,
+    drill_dag_id,
+    drill_defaults,
+    load_scenario,
+    scenarios_here,
+)
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.disaster_recovery import (
     ApproveDrillOperator,
@@ -115,10 +120,7 @@ def drill(file: Path) -> DAG:
         max_active_runs=1,
         allowed_run_types=["scheduled", "asset_triggered", "manual"],
         # No dagrun_timeout: Airflow would skip the teardown as well.
-        default_args={
-            **task_defaults(execution_timeout=SHORT, retries=1, retry_delay=timedelta(seconds=5)),
-            **({"queue": queue} if (queue := settings.drill_queue()) else {}),
-        },
+        default_args=drill_defaults(SHORT),
         params={
             "dry_run": dry_run_param("nothing is broken and nothing restored, when triggered by hand"),
         },
@@ -126,9 +128,5 @@ def drill(file: Path) -> DAG:
     )
 
 
-try:
-    files = scenario_files(settings.include_dir())
-except settings.SettingError:  # which every DAG that reads a file says in its own place
-    files = []
-for scenario_file in files:
+for scenario_file in scenarios_here():
     globals()[f"drill_{scenario_file.name}"] = drill(scenario_file)

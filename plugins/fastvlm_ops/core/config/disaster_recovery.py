@@ -63,7 +63,7 @@ Connection = Annotated[
 class ServiceTarget(Definition):
     """A running service."""
 
-    kind: Literal["service"]
+    kind: Annotated[Literal["service"], Field(description="what is drilled")]
     service: Annotated[Name, Field(description="name that the service itself must give")]
     connection: Annotated[Connection, Field(description="id of its connection, of type fastvlm_service")]
 
@@ -71,7 +71,7 @@ class ServiceTarget(Definition):
 class BackupTarget(Definition):
     """The backups themselves; nothing is broken."""
 
-    kind: Literal["backups"]
+    kind: Annotated[Literal["backups"], Field(description="what is drilled")]
 
 
 class BlastRadius(Definition):
