@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = run_drills(work, _QUICK_ROUNDS if options.quick else _ROUNDS)
     figures = drill_figures(found) + figures
     details |= {name: [_details(run) for run in several] for name, several in found.items()}
-    details |= {"machine": machine(), "load_average": load}
+    details |= {"rows": rows_table(found), "machine": machine(), "load_average": load}
     write_figures(figures, output / "disaster_recovery.json")
     write_json(details, output / "details" / "disaster_recovery.json")
     print(f"\n{table(rows_table(found))}\n\n{textwrap.fill((__doc__ or '').rpartition('works')[2], 100)}\n")

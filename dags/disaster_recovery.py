@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, TriggerRule, WeightRule, chain
 
-from fastvlm_ops import settings
 from fastvlm_ops.dag_building.assets import FULL_BACKUP
-from fastvlm_ops.dag_building.defaults import DRILL_POOL, UNDO_POOL, task_defaults
-from fastvlm_ops.dag_building.definitions import (
-    Scenario,
-    dag_from_definitions,
-    load_scenario,
-    scenario_files,
-)
+from fastvlm_ops.dag_building.defaults import DRILL_POOL, UNDO_POOL
+from fastvlm_ops.dag_building.definitions import dag_from_definitions
 from fastvlm_ops.dag_building.params import dry_run_param
+from fastvlm_ops.dag_building.scenarios import (
+    Scenario,
+    drill_dag_id,
+    drill_defaults,
+    load_scenario,
+    scenarios_here,
+)
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.disaster_recovery import (
     ApproveDrillOperator,
@@ -108,23 +107,12 @@ def schedule(scenario: Scenario | None) -> Any:
     return AssetOrTimeSchedule(timetable=timetable, assets=[FULL_BACKUP]) if timetable else [FULL_BACKUP]
 
 
-def dag_id(file: Path) -> str:
-    """Return the id of a scenario's DAG; one of a file with an odd name is told apart by a digest."""
-    name = re.sub(r"[^a-z0-9_]", "_", file.stem.lower())[:60]
-    try:
-        load_scenario(file)
-    except Exception:  # of a broken file only the name is of interest here
-        if name != file.stem or file.suffix != ".yaml" or name == "reaper":
-            name += f"_{hashlib.sha256(file.name.encode()).hexdigest()[:6]}"
-    return f"disaster_recovery_{name}"
-
-
 def drill(file: Path) -> DAG:
     """Build the DAG of one scenario."""
     return dag_from_definitions(
         lambda _: load_scenario(file),
         wire,
-        dag_id=dag_id(file),
+        dag_id=drill_dag_id(file),
         description=f"Disaster-recovery drill {file.stem}: breaks, restores, proves, takes back.",
         doc_md=DOC.format(file=file.name),
         schedule=schedule,
@@ -132,10 +120,7 @@ def drill(file: Path) -> DAG:
         max_active_runs=1,
         allowed_run_types=["scheduled", "asset_triggered", "manual"],
         # No dagrun_timeout: Airflow would skip the teardown as well.
-        default_args={
-            **task_defaults(execution_timeout=SHORT, retries=1, retry_delay=timedelta(seconds=5)),
-            **({"queue": queue} if (queue := settings.drill_queue()) else {}),
-        },
+        default_args=drill_defaults(SHORT),
         params={
             "dry_run": dry_run_param("nothing is broken and nothing restored, when triggered by hand"),
         },
@@ -143,9 +128,5 @@ def drill(file: Path) -> DAG:
     )
 
 
-try:
-    files = scenario_files(settings.include_dir())
-except settings.SettingError:  # which every DAG that reads a file says in its own place
-    files = []
-for scenario_file in files:
+for scenario_file in scenarios_here():
     globals()[f"drill_{scenario_file.name}"] = drill(scenario_file)

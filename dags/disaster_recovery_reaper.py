@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable
 
-from fastvlm_ops import settings
-from fastvlm_ops.dag_building.defaults import UNDO_POOL, task_defaults
+from fastvlm_ops.dag_building.defaults import UNDO_POOL
+from fastvlm_ops.dag_building.scenarios import drill_defaults
 from fastvlm_ops.dag_building.tags import Tag, tags
 from fastvlm_ops.operators.disaster_recovery import ReapFaultsOperator
 
@@ -22,8 +22,6 @@ The second line behind `fastvlm-ops reap-faults`, which is to run on every worke
 When a run fails, a fault may still be there: `docs/runbooks/disaster_recovery_reaper.md`.
 """
 
-queue = settings.drill_queue()
-
 with DAG(
     dag_id="disaster_recovery_reaper",
     description="Takes back faults of drills whose time to live is over.",
@@ -32,10 +30,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],
-    default_args={
-        **task_defaults(execution_timeout=timedelta(minutes=5), retries=1, retry_delay=timedelta(seconds=5)),
-        **({"queue": queue} if queue else {}),
-    },
+    default_args=drill_defaults(timedelta(minutes=5)),
     tags=tags(Tag.DISASTER_RECOVERY, Tag.MAINTENANCE, Tag.SCHEDULED),
 ) as dag:
     ReapFaultsOperator(task_id="reap_faults", pool=UNDO_POOL, priority_weight=1000)

@@ -11,17 +11,14 @@ from fastvlm_ops.core.config import (
     CAPACITY_FILE,
     COMPONENTS_FILE,
     COREML_FILE,
-    POLICY_FILE,
-    SCENARIO_FOLDER,
     Capacity,
     CoreMLDefinitions,
     DefinitionError,
-    DisasterRecoveryPolicy,
     Problem,
-    Scenario,
-    load_scenario,
 )
 from fastvlm_ops.core.config.components import Components
+from fastvlm_ops.core.config.disaster_recovery import SCENARIO_FOLDER, Scenario, load_scenario
+from fastvlm_ops.core.config.disaster_recovery_policy import POLICY_FILE, DisasterRecoveryPolicy
 from fastvlm_ops.core.config.policies import S3Policy
 from fastvlm_ops.core.config.prometheus import PrometheusConfig
 from fastvlm_ops.core.config.reading import DefinitionFile, read_definition_file

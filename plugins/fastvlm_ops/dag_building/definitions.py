@@ -14,12 +14,9 @@ from fastvlm_ops.core.config import (
     Components,
     ConfigError,
     CoreMLDefinitions,
-    Scenario,
     load_components,
     load_coreml,
-    load_scenario,
     load_watched_components,
-    scenario_files,
 )
 
 # With the definitions that DAG files are made from, since those import nothing of core.
@@ -27,13 +24,10 @@ __all__ = [
     "FAILING_TASK_ID",
     "Components",
     "CoreMLDefinitions",
-    "Scenario",
     "dag_from_definitions",
     "load_components",
     "load_coreml",
-    "load_scenario",
     "load_watched_components",
-    "scenario_files",
 ]
 
 FAILING_TASK_ID = "definition_error"

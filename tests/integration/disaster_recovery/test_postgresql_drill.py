@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.postgresql_drill import Drill, Mode, run_drill
+from tests.postgresql_drill import Drill, Mode, run_drill
 
 pytestmark = pytest.mark.integration
 

@@ -12,8 +12,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from benchmarks.postgresql_drill import PairControl, plan_of, surroundings_of
-from benchmarks.postgresql_tampering import alter_row, hide_row
 from fastvlm_ops.core.config.disaster_recovery_steps import DatabasesEqual, StandbyPromoted
 from fastvlm_ops.core.disaster_recovery.postgresql.equality import Equality, compare_databases
 from fastvlm_ops.core.disaster_recovery.postgresql.errors import DatabaseError, SplitBrainError
@@ -27,6 +25,8 @@ from fastvlm_ops.core.disaster_recovery.postgresql.server_processes import (
 from fastvlm_ops.core.disaster_recovery.steps.databases import check_databases_equal, check_standby_promoted
 from fastvlm_ops.core.services.control import ServiceControlError
 from fastvlm_ops.local.service.database_pair import DatabasePair
+from tests.postgresql_drill import PairControl, plan_of, surroundings_of
+from tests.postgresql_tampering import alter_row, hide_row
 
 pytestmark = pytest.mark.integration
 

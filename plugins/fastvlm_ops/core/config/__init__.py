@@ -27,17 +27,6 @@ from fastvlm_ops.core.config.coreml import (
     SessionRules,
     load_coreml,
 )
-from fastvlm_ops.core.config.disaster_recovery import (
-    SCENARIO_FOLDER,
-    Scenario,
-    load_scenario,
-    scenario_files,
-)
-from fastvlm_ops.core.config.disaster_recovery_policy import (
-    POLICY_FILE,
-    DisasterRecoveryPolicy,
-    load_policy,
-)
 from fastvlm_ops.core.config.errors import ConfigError, DefinitionError, Problem
 from fastvlm_ops.core.config.hashing import include_hash
 
@@ -45,10 +34,8 @@ __all__ = [
     "CAPACITY_FILE",
     "COMPONENTS_FILE",
     "COREML_FILE",
-    "POLICY_FILE",
     "REPLICA_CONNECTION",
     "RESOURCES",
-    "SCENARIO_FOLDER",
     "AirflowDatabaseComponent",
     "AirflowObjectsComponent",
     "AnyComponent",
@@ -61,7 +48,6 @@ __all__ = [
     "CoreMLDefinitions",
     "DefinitionError",
     "DeviceDefinition",
-    "DisasterRecoveryPolicy",
     "FilesComponent",
     "ModelDefinition",
     "ObjectLock",
@@ -73,15 +59,11 @@ __all__ = [
     "Resource",
     "Retention",
     "SQLiteComponent",
-    "Scenario",
     "SessionRules",
     "StorageClasses",
     "include_hash",
     "load_capacity",
     "load_components",
     "load_coreml",
-    "load_policy",
-    "load_scenario",
     "load_watched_components",
-    "scenario_files",
 ]

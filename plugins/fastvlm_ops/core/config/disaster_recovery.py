@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import time
 from pathlib import Path
@@ -62,7 +63,7 @@ Connection = Annotated[
 class ServiceTarget(Definition):
     """A running service."""
 
-    kind: Literal["service"]
+    kind: Annotated[Literal["service"], Field(description="what is drilled")]
     service: Annotated[Name, Field(description="name that the service itself must give")]
     connection: Annotated[Connection, Field(description="id of its connection, of type fastvlm_service")]
 
@@ -70,7 +71,7 @@ class ServiceTarget(Definition):
 class BackupTarget(Definition):
     """The backups themselves; nothing is broken."""
 
-    kind: Literal["backups"]
+    kind: Annotated[Literal["backups"], Field(description="what is drilled")]
 
 
 class BlastRadius(Definition):
@@ -206,13 +207,25 @@ def scenario_files(include_dir: Path) -> list[Path]:
     return sorted((include_dir / SCENARIO_FOLDER).glob("*.y*ml"))
 
 
+def drill_dag_id(file: Path) -> str:
+    """Return the id of the DAG of a file; that of one whose name cannot be a scenario's has a digest in it,
+    so that it takes no other's.
+
+    :param file: in ``include/disaster_recovery``
+    """
+    if _is_named_right(file):
+        return f"disaster_recovery_{file.stem}"
+    safe = re.sub(r"[^a-z0-9_]", "_", file.stem.lower())[:40]
+    return f"disaster_recovery_{safe}_{hashlib.sha256(file.name.encode()).hexdigest()[:6]}"
+
+
 def load_scenario(file: Path) -> Scenario:
     """Read one scenario.
 
     :param file: in ``include/disaster_recovery``
     :raises DefinitionError: it cannot be read, is broken, or has a name that cannot be a scenario's
     """
-    if file.suffix != ".yaml" or not re.fullmatch(SCENARIO_PATTERN, file.stem) or file.stem in RESERVED:
+    if not _is_named_right(file):
         raise DefinitionError(
             file,
             [
@@ -224,3 +237,8 @@ def load_scenario(file: Path) -> Scenario:
             ],
         )
     return read_definition_file(file, Scenario)
+
+
+def _is_named_right(file: Path) -> bool:
+    name = file.stem
+    return file.suffix == ".yaml" and bool(re.fullmatch(SCENARIO_PATTERN, name)) and name not in RESERVED

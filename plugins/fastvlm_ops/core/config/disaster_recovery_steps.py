@@ -44,25 +44,25 @@ class _InstanceFault(_Fault):
 class KillProcess(_InstanceFault):
     """An instance dies: SIGKILL, with all processes of its session."""
 
-    fault: Literal["kill_process"]
+    fault: Annotated[Literal["kill_process"], Field(description="what is broken")]
 
 
 class StopProcess(_InstanceFault):
     """An instance hangs: SIGSTOP, with all processes of its session."""
 
-    fault: Literal["stop_process"]
+    fault: Annotated[Literal["stop_process"], Field(description="what is broken")]
 
 
 class RestartProcess(_InstanceFault):
     """An instance is restarted."""
 
-    fault: Literal["restart_process"]
+    fault: Annotated[Literal["restart_process"], Field(description="what is broken")]
 
 
 class DisturbLink(_Fault):
     """A TCP link of the service is slow, broken, silent or closed."""
 
-    fault: Literal["disturb_link"]
+    fault: Annotated[Literal["disturb_link"], Field(description="what is broken")]
     link: Annotated[Name, Field(description="name of the link, as the service lists it")]
     disturbance: Annotated[
         Literal["latency", "reset", "black_hole", "refuse"], Field(description="what happens on it")
@@ -77,19 +77,19 @@ class _PlaceFault(_Fault):
 class FillDisk(_PlaceFault):
     """The disk of a place is full. The place has to be a small file system of its own."""
 
-    fault: Literal["fill_disk"]
+    fault: Annotated[Literal["fill_disk"], Field(description="what is broken")]
 
 
 class MakeReadOnly(_PlaceFault):
     """Nothing can be written in a place any more. It has to be a file system of its own."""
 
-    fault: Literal["make_read_only"]
+    fault: Annotated[Literal["make_read_only"], Field(description="what is broken")]
 
 
 class CorruptFile(_PlaceFault):
     """Bytes of a file change; its size and times stay."""
 
-    fault: Literal["corrupt_file"]
+    fault: Annotated[Literal["corrupt_file"], Field(description="what is broken")]
     path: Annotated[InnerPath, Field(description="of the file, inside the place")]
     bytes: Annotated[int, Field(ge=1, le=1 << 20, description="how many bytes change")] = 1
 
@@ -97,27 +97,27 @@ class CorruptFile(_PlaceFault):
 class TruncateFile(_PlaceFault):
     """A file loses its second half."""
 
-    fault: Literal["truncate_file"]
+    fault: Annotated[Literal["truncate_file"], Field(description="what is broken")]
     path: Annotated[InnerPath, Field(description="of the file, inside the place")]
 
 
 class DeletePath(_PlaceFault):
     """A file or folder, or all that is in the place, is gone."""
 
-    fault: Literal["delete_path"]
+    fault: Annotated[Literal["delete_path"], Field(description="what is broken")]
     path: Annotated[InnerPath | None, Field(description="inside the place; null: all that is in it")] = None
 
 
 class StopContainer(_InstanceFault):
     """A container is stopped, as `docker stop` does."""
 
-    fault: Literal["stop_container"]
+    fault: Annotated[Literal["stop_container"], Field(description="what is broken")]
 
 
 class KillContainer(_InstanceFault):
     """A container is killed, as `docker kill` does."""
 
-    fault: Literal["kill_container"]
+    fault: Annotated[Literal["kill_container"], Field(description="what is broken")]
 
 
 FaultStep = Annotated[
@@ -139,7 +139,7 @@ FaultStep = Annotated[
 class HttpProbe(Definition):
     """A request to the service that must be answered as expected."""
 
-    probe: Literal["http"]
+    probe: Annotated[Literal["http"], Field(description="what is looked at")]
     path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./?=&-]{0,200}$", description="as in /readyz")]
     status: Annotated[int, Field(ge=100, le=599, description="of the answer")] = 200
     within_ms: Annotated[int, Field(ge=1, le=60_000, description="for the whole answer")] = 1000
@@ -148,7 +148,7 @@ class HttpProbe(Definition):
 class InstancesProbe(Definition):
     """So many instances of a role are healthy."""
 
-    probe: Literal["instances"]
+    probe: Annotated[Literal["instances"], Field(description="what is looked at")]
     role: Annotated[
         Literal["replica", "proxy", "database_primary", "database_standby"], Field(description="their role")
     ]
@@ -158,7 +158,7 @@ class InstancesProbe(Definition):
 class CanaryProbe(Definition):
     """What the canary has written can be read back."""
 
-    probe: Literal["canary"]
+    probe: Annotated[Literal["canary"], Field(description="what is looked at")]
 
 
 Probe = Annotated[HttpProbe | InstancesProbe | CanaryProbe, Field(discriminator="probe")]
@@ -178,32 +178,32 @@ class _Check(Definition):
 class FaultVisible(_Check):
     """The fault is there, as the target itself shows: without it, a drill proves nothing."""
 
-    check: Literal["fault_visible"]
+    check: Annotated[Literal["fault_visible"], Field(description="what has to hold")]
 
 
 class RequestsSucceed(_Check):
     """Users' requests are answered rightly, several in a row."""
 
-    check: Literal["requests_succeed"]
+    check: Annotated[Literal["requests_succeed"], Field(description="what has to hold")]
     consecutive: Annotated[int, Field(ge=1, le=100, description="how many in a row")] = 3
 
 
 class InstanceOutOfRotation(_Check):
     """The proxy sends nothing to the instance that was hit."""
 
-    check: Literal["instance_out_of_rotation"]
+    check: Annotated[Literal["instance_out_of_rotation"], Field(description="what has to hold")]
 
 
 class StandbyPromoted(_Check):
     """A standby database is the primary now, and takes writes; the drill promotes it if nothing else does."""
 
-    check: Literal["standby_promoted"]
+    check: Annotated[Literal["standby_promoted"], Field(description="what has to hold")]
 
 
 class ServiceSays(_Check):
     """The service answers a request in a certain way, as with 503 while a model is missing."""
 
-    check: Literal["service_says"]
+    check: Annotated[Literal["service_says"], Field(description="what has to hold")]
     path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./?=&-]{0,200}$", description="as in /readyz")]
     status: Annotated[int, Field(ge=100, le=599, description="of the answer")]
 
@@ -211,7 +211,7 @@ class ServiceSays(_Check):
 class BackupFails(_Check):
     """A backup made now fails, in bounded time, with a message that names the storage."""
 
-    check: Literal["backup_fails"]
+    check: Annotated[Literal["backup_fails"], Field(description="what has to hold")]
 
 
 FailoverCheck = Annotated[
@@ -227,31 +227,31 @@ class _Action(Definition):
 class WaitForInstance(_Action):
     """Whatever supervises the service brings the instance back; the drill only waits."""
 
-    action: Literal["wait_for_instance"]
+    action: Annotated[Literal["wait_for_instance"], Field(description="what is done")]
 
 
 class RestartInstance(_Action):
     """The instance that was hit is restarted."""
 
-    action: Literal["restart_instance"]
+    action: Annotated[Literal["restart_instance"], Field(description="what is done")]
 
 
 class ReleaseFault(_Action):
     """The fault is taken back: what recovers is what should recover by itself then."""
 
-    action: Literal["release_fault"]
+    action: Annotated[Literal["release_fault"], Field(description="what is done")]
 
 
 class RejoinDatabase(_Action):
     """The old primary becomes a standby of the new one."""
 
-    action: Literal["rejoin_database"]
+    action: Annotated[Literal["rejoin_database"], Field(description="what is done")]
 
 
 class RestoreBackup(_Action):
     """A component is restored from the newest published backup into a place of the service."""
 
-    action: Literal["restore_backup"]
+    action: Annotated[Literal["restore_backup"], Field(description="what is done")]
     component: Annotated[str, Field(min_length=1, max_length=200, description="as in components.yaml")]
     place: Annotated[Name, Field(description="place of the service that it is restored into")]
 
@@ -259,13 +259,13 @@ class RestoreBackup(_Action):
 class RestoreToScratch(_Action):
     """Every component of the newest published full backup is restored into a folder of its own."""
 
-    action: Literal["restore_to_scratch"]
+    action: Annotated[Literal["restore_to_scratch"], Field(description="what is done")]
 
 
 class RunBackup(_Action):
     """A backup of a place is made, once the fault is gone."""
 
-    action: Literal["run_backup"]
+    action: Annotated[Literal["run_backup"], Field(description="what is done")]
     place: Annotated[Name, Field(description="place of the service that is backed up")]
 
 
@@ -284,25 +284,25 @@ RestoreAction = Annotated[
 class InstancesHealthy(_Check):
     """All instances that were healthy before are healthy again."""
 
-    check: Literal["instances_healthy"]
+    check: Annotated[Literal["instances_healthy"], Field(description="what has to hold")]
 
 
 class CanaryRowsEqual(_Check):
     """Every acknowledged write of the canary is there, as it was written; what is missing is the RPO."""
 
-    check: Literal["canary_rows_equal"]
+    check: Annotated[Literal["canary_rows_equal"], Field(description="what has to hold")]
 
 
 class DatabasesEqual(_Check):
     """The standby streams, has replayed what the primary has, and both hold the same rows."""
 
-    check: Literal["databases_equal"]
+    check: Annotated[Literal["databases_equal"], Field(description="what has to hold")]
 
 
 class PlaceEqualsBackup(_Check):
     """Every file of a place is, by hash, what the backup holds, and the place has no other."""
 
-    check: Literal["place_equals_backup"]
+    check: Annotated[Literal["place_equals_backup"], Field(description="what has to hold")]
     component: Annotated[str, Field(min_length=1, max_length=200, description="as in components.yaml")]
     place: Annotated[Name, Field(description="place of the service")]
 
@@ -312,7 +312,7 @@ class ComponentsSound(_Check):
     are parsed, databases are started and checked.
     """
 
-    check: Literal["components_sound"]
+    check: Annotated[Literal["components_sound"], Field(description="what has to hold")]
     only_compared: Annotated[
         tuple[str, ...],
         Field(
@@ -326,7 +326,7 @@ class ComponentsSound(_Check):
 class BackupsRestore(_Check):
     """The newest backup of before, and the one that was made in the drill, restore."""
 
-    check: Literal["backups_restore"]
+    check: Annotated[Literal["backups_restore"], Field(description="what has to hold")]
 
 
 RecoveryCheck = Annotated[

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
-from fastvlm_ops.core.config import include_hash, load_policy, load_scenario
-from fastvlm_ops.core.config.disaster_recovery import SCENARIO_FOLDER
+from fastvlm_ops.core.config import include_hash
 from fastvlm_ops.operators.approving import AskPersonOperator
 from fastvlm_ops.operators.disaster_recovery.shared import LEASE_MARGIN, DrillOperator
 from fastvlm_ops.operators.shared import run_key
@@ -18,7 +17,7 @@ from fastvlm_ops.operators.shared import run_key
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from fastvlm_ops.core.config import Scenario
+    from fastvlm_ops.core.config.disaster_recovery import Scenario
     from fastvlm_ops.core.disaster_recovery.guards import GuardResult
     from fastvlm_ops.core.disaster_recovery.plan import DrillPlan
     from fastvlm_ops.core.disaster_recovery.planning import Origin, Resolved
@@ -46,6 +45,7 @@ class GuardDrillOperator(DrillOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return the plan's outline, and whether a person has to be asked."""
+        from fastvlm_ops.core.config.disaster_recovery import SCENARIO_FOLDER, load_scenario
         from fastvlm_ops.core.disaster_recovery.carrying_out import outline
         from fastvlm_ops.core.disaster_recovery.guards import needs_approval
 
@@ -215,6 +215,7 @@ def check_all(
     :param view: the service as it is now
     :param resolved: what would be hit
     """
+    from fastvlm_ops.core.config.disaster_recovery_policy import load_policy
     from fastvlm_ops.core.disaster_recovery.guards import Situation, check_guards
 
     return check_guards(

@@ -1,4 +1,4 @@
-"""The model that is served: what its package computes, and only where every byte is what the manifest says."""
+"""The model that is served: what its package computes, and only with every byte as its manifest says."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_one_byte_of_any_file_is_found(store: Path) -> None:
 
 def test_a_file_too_many_is_found(store: Path) -> None:
     (store / PACKAGE / "more").touch()
-    with pytest.raises(ModelError, match="more is not in manifest.json"):
+    with pytest.raises(ModelError, match=r"more is not in manifest\.json"):
         load_model(store, PACKAGE)
 
 
@@ -94,7 +94,7 @@ def test_a_broken_manifest_is_refused(store: Path, content: str) -> None:
 
 def test_a_manifest_that_leads_elsewhere_or_knows_nothing_is_refused(store: Path, tmp_path: Path) -> None:
     manifest = json.loads((store / MANIFEST).read_text())
-    with pytest.raises(ModelError, match="knows no weights of other.mlpackage"):
+    with pytest.raises(ModelError, match=r"knows no weights of other\.mlpackage"):
         load_model(store, "other.mlpackage")
     manifest["sha256"][f"{PACKAGE}/../../outside"] = "0" * 64
     (tmp_path / "outside").write_text("x")

@@ -108,13 +108,13 @@ def read_state(name: str, dsn: str, *, seconds: float = _ANSWER_SECONDS) -> Data
     :param seconds: that it has for its answer
     """
     url = parse_address(dsn)
-    if _refuses(url, seconds):
-        return DatabaseState(name, "not_running", problem=f"nothing listens on {url.host}:{url.port}")
     quick = url.update_query_dict({"connect_timeout": str(max(2, round(seconds)))})
     try:
         with connected(quick, seconds=seconds) as connection:
             return _read(name, connection)
     except BackupError as error:
+        if _refuses(url, seconds):
+            return DatabaseState(name, "not_running", problem=f"nothing listens on {url.host}:{url.port}")
         return DatabaseState(name, "unknown", problem=str(error))
 
 

@@ -108,7 +108,13 @@ def _command(scale: Scale, command: Command) -> Flag:
 def _request_boxes(timeline: Timeline, scale: Scale) -> list[Box]:
     ok = _box(scale, timeline.requests[0].at, timeline.requests[-1].at, "good", "answered rightly")
     bad = [
-        _box(scale, one.start, scale.end if one.end is None else one.end, "bad", f"{one.failed} failed")
+        _box(
+            scale,
+            one.start,
+            scale.end if one.end is None else one.end,
+            "bad",
+            f"{one.failed} {one.what} failed",
+        )
         for one in timeline.outages
     ]
     return [ok, *bad]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fastvlm_ops.core.disaster_recovery.drills import StepRow
 from fastvlm_ops.core.disaster_recovery.ledger import ProbeRecord, WriteRecord
-from fastvlm_ops.core.disaster_recovery.measuring import Measures
+from fastvlm_ops.core.disaster_recovery.measuring import Measures, What
 from fastvlm_ops.core.disaster_recovery.reporting.record import DrillRecord
 
 Outcome = Literal["acknowledged", "in_flight", "failed", "lost"]
@@ -53,13 +53,15 @@ class Span(_Part):
 
 
 class Outage(_Part):
-    """A time in which requests failed.
+    """A time in which requests or writes failed.
 
+    :param what: failed
     :param start: when the first of them was sent
     :param known: when it was known that one had failed: a time-out can end after users are served again
     :param end: the first right answer; None where requests never succeeded again
     """
 
+    what: What = "requests"
     start: float
     known: float
     end: float | None
@@ -140,7 +142,8 @@ def make_timeline(
     :param fault_ns: when the fault was injected, on the observer's clock; None where it was not: nobody can
         say then when a request was
     """
-    probes, has_fault = list(probes), record.drill.fault_at is not None
+    probes, writes = list(probes), list(writes)
+    has_fault = record.drill.fault_at is not None
     found = measures or Measures()
     lost = {one.id for one in (*found.lost, *found.lost_later)}
     return Timeline(
@@ -149,9 +152,7 @@ def make_timeline(
         commands=tuple(Command(step=step, at=at, what=what) for step, at, what in record.commands()),
         requests=tuple(_fewer_requests([_request(one, fault_ns) for one in probes])) if fault_ns else (),
         writes=tuple(_fewer_writes([_write(one, fault_ns, lost) for one in writes])) if fault_ns else (),
-        outages=tuple(_outages(found, [_request(one, fault_ns) for one in probes if not one.ok]))
-        if fault_ns
-        else (),
+        outages=tuple(_outages(found, probes, writes, fault_ns)) if fault_ns else (),
         undone=record.undone_after_seconds,
         recovered=found.rto_seconds if has_fault else None,
     )
@@ -164,14 +165,21 @@ def _span(record: DrillRecord, name: str, row: StepRow) -> Span:
     return Span(step=name, status=row.result.status, start=start, end=end)
 
 
-def _outages(measures: Measures, failed: Sequence[Request]) -> Iterator[Outage]:
-    before = float("-inf")
+def _outages(
+    measures: Measures, probes: Sequence[ProbeRecord], writes: Sequence[WriteRecord], fault_ns: int
+) -> Iterator[Outage]:
+    failed: dict[What, list[float]] = {
+        "requests": [(one.sent_ns - fault_ns) / 1e9 for one in probes if not one.ok],
+        "writes": [(one.sent_ns - fault_ns) / 1e9 for one in writes if one.outcome != "acknowledged"],
+    }
+    before: dict[What, float] = {}
     for one in measures.outages:
         end = float("inf") if one.ended_seconds is None else one.ended_seconds
-        sent = [request.at for request in failed if before < request.at < end]
-        start = max(min([*sent, one.began_seconds]), 0.0)
-        yield Outage(start=start, known=one.began_seconds, end=one.ended_seconds, failed=one.failed)
-        before = end
+        sent = [at for at in failed[one.what] if before.get(one.what, float("-inf")) < at < end]
+        start = round(max(min([*sent, one.began_seconds]), 0.0), 3)
+        known = one.began_seconds
+        yield Outage(what=one.what, start=start, known=known, end=one.ended_seconds, failed=one.failed)
+        before[one.what] = end
 
 
 def _request(probe: ProbeRecord, fault_ns: int) -> Request:

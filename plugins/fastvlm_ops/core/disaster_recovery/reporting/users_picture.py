@@ -63,7 +63,7 @@ def users_picture(timeline: Timeline, objective_seconds: float) -> UsersPicture 
             scale.x(one.start),
             max(scale.x(scale.end if one.end is None else one.end) - scale.x(one.start), 1.0),
             "outage",
-            f"{words.number(one.failed, 'request')} failed, from {words.seconds(one.start)} "
+            f"{words.number(one.failed, one.what.removesuffix('s'))} failed, from {words.seconds(one.start)} "
             + ("on" if one.end is None else f"to {words.seconds(one.end)} after the fault"),
         )
         for one in timeline.outages

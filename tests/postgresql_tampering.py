@@ -32,7 +32,8 @@ def alter_row(pair: DatabasePair) -> str:
 
 
 def hide_row(pair: DatabasePair) -> str:
-    """Make a row of the table record invisible on the standby, as if whoever wrote it had not committed; returns its key.
+    """Make a row of the table record invisible on the standby, as if it had never been committed; returns its
+    key.
 
     :param pair: whose standby streams
     """

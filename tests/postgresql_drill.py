@@ -8,17 +8,15 @@ nothing of that, and whose ledger of acknowledged writes is the truth that RTO a
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import psycopg
 
-from benchmarks.postgresql_tampering import alter_row
 from fastvlm_ops.core.config.disaster_recovery_steps import DatabasesEqual, RejoinDatabase, StandbyPromoted
 from fastvlm_ops.core.disaster_recovery.fault_types import DatabaseFault
 from fastvlm_ops.core.disaster_recovery.faults.database import inject
@@ -33,9 +31,9 @@ from fastvlm_ops.core.services.control import ServiceControlError
 from fastvlm_ops.core.services.instances import Instance, Marker, ProcessIdentity, ServiceView
 from fastvlm_ops.local.processes import ProcessStartError
 from fastvlm_ops.local.service.database_pair import DatabasePair
+from tests.postgresql_tampering import alter_row
 
 Mode = Literal["async", "sync", "lagging"]
-MODES: tuple[Mode, ...] = ("async", "sync", "lagging")
 _STEADY_SECONDS = 1.5
 _AFTER_SECONDS = 1.5
 _CLIENT_SECONDS = 0.005
@@ -170,7 +168,7 @@ class Drill:
     :param breaking_seconds: until all processes of the primary were killed, which is the moment of the fault
     :param rto_seconds: by the client: to the first acknowledged write after the failures
     :param rpo_seconds: by the client: age, at the fault, of the oldest acknowledged write that is gone
-    :param lost: by the client's ledger, ids of the writes that were acknowledged before the fault and are gone
+    :param lost: by the client: ids of the writes that were acknowledged before the fault and are gone
     :param lost_later: those of them that were acknowledged after the fault
     :param measured: the same, by what drills measure with
     :param results: of the steps, as JSON, by name
@@ -193,15 +191,14 @@ class Drill:
     looks: int
     altered: str
     altered_found: tuple[str, ...]
-    notes: list[str] = field(default_factory=list)
 
 
 def run_drill(folder: Path, mode: Mode, *, lag_seconds: float = 1.5) -> Drill:
     """Run one drill.
 
     :param folder: for logs
-    :param mode: as of :data:`MODES`; ``lagging``: the standby is not sent anything for a while before the primary is killed
-    :param lag_seconds: for how long
+    :param mode: ``async`` or ``sync``; ``lagging``: asynchronous, and the standby is cut off before the fault
+    :param lag_seconds: for how long it is cut off
     """
     began = time.monotonic()
     pair = DatabasePair(folder, "sync" if mode == "sync" else "async", die_with_parent=True)
@@ -305,8 +302,8 @@ def plan_of(pair: DatabasePair, folder: Path) -> DrillPlan:
     process = pair.identity(pair.primary())
     assert process is not None
     return DrillPlan(
-        run_key="benchmark/drill",
-        fault_id="benchmark",
+        run_key="test/drill",
+        fault_id="drill",
         scenario="primary_database_lost",
         definition={},
         definition_hash="",
@@ -364,9 +361,3 @@ def _sha256(payload: str) -> str:
 
 def _ns(moment: float) -> int:
     return round(moment * 1e9)
-
-
-if __name__ == "__main__":
-    for one in MODES:
-        with tempfile.TemporaryDirectory() as place:
-            print(run_drill(Path(place), one))
