@@ -342,7 +342,13 @@ class DatabasePair:
                 raise DatabaseError(
                     f"{name} is the primary, and cannot follow itself; promote the other first"
                 )
-            if not afresh and not_streaming(self.read(self._primary), self.read(name)) is None:
+            primary = self.read(self._primary)
+            if primary.role != "primary":  # nothing is stopped then: it may be all that there is
+                raise DatabaseError(
+                    f"{self._primary} is {primary.role}, not primary, so that nothing can follow it",
+                    retryable=True,
+                )
+            if not afresh and not_streaming(primary, self.read(name)) is None:
                 return None
             self._paused = False
             self._end(name, signal.SIGINT)
@@ -465,7 +471,7 @@ class DatabasePair:
         """:param synchronous: whether commits wait for the standby; as it was before where None"""
         file = self._settings_file(name)
         if synchronous is None:
-            synchronous = file.exists() and f"'{_other(name)}'" in file.read_text() and name == self._primary
+            synchronous = file.exists() and f'"{_other(name)}"' in file.read_text() and name == self._primary
         follows = (
             f"host={HOST} port={self.port(_other(name))} user={self.user} application_name={name}"
             f" passfile={self.scratch / _PASSWORDS} connect_timeout=5"
