@@ -30,7 +30,7 @@ from fastvlm_ops.core.disaster_recovery.plan import DrillPlan, StepResult, Verdi
 from fastvlm_ops.core.disaster_recovery.planning import Origin, make_plan, resolve
 from fastvlm_ops.core.disaster_recovery.service_requests import payload_hash
 from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
-from fastvlm_ops.core.programs.proc import session_members
+from fastvlm_ops.core.programs.proc import family
 from fastvlm_ops.core.services.instances import ServiceView
 from fastvlm_ops.core.store import Store
 from fastvlm_ops.local.service.demo_service import DemoService
@@ -175,7 +175,7 @@ class Drills:
             primary = self._service.control.view().of_role("database_primary")[0].identity
             assert primary is not None
             assert primary.kind == "process"
-            for process in session_members(primary.process):
+            for process in family(primary.process):
                 with contextlib.suppress(OSError):
                     title = Path(f"/proc/{process.pid}/cmdline").read_bytes()
                     if b"walsender" in title:  # killed with the others in a moment

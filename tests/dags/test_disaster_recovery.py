@@ -14,6 +14,12 @@ from tests.dags.support import DRILLS, Run, parse_dags
 from tests.drill_stack import Drilled
 
 RESTORE_TEST = "disaster_recovery_restore_test"
+NEED_A_BACKUP = {
+    RESTORE_TEST,
+    "disaster_recovery_configuration_corrupted",
+    "disaster_recovery_model_store_lost",
+    "disaster_recovery_object_store_unreachable",
+}
 STEPS = [
     "guard_drill",
     "approve_drill",
@@ -34,7 +40,8 @@ def why(run: Run) -> list[Any]:
 
 @pytest.mark.parametrize("dag_id", [RESTORE_TEST, *DRILLS])
 def test_passes_for_real(drilled: Drilled, run_dag: Callable[..., Run], dag_id: str) -> None:
-    assert run_dag("backup_full").state == "success"
+    if dag_id in NEED_A_BACKUP:
+        assert run_dag("backup_full").state == "success"
     run = run_dag(dag_id, {"dry_run": False})
     assert (run.state, why(run)) == ("success", [])
     assert run.tasks == {task: ["success"] for task in STEPS}

@@ -129,6 +129,19 @@ class Processes:
         with self._alone():
             self._write(self.read() | facts)
 
+    def note_outside(self, folder: Path) -> None:
+        """Record a folder outside this one, to be removed when all is stopped.
+
+        :param folder: made by what was started
+        """
+        with self._alone():
+            state = self.read()
+            self._write(state | {"outside": sorted({*state.get("outside", []), str(folder)})})
+
+    def outside(self) -> list[Path]:
+        """Return the folders outside this one that were recorded."""
+        return [Path(folder) for folder in self.read().get("outside", [])]
+
     def alive(self) -> list[ProcessId]:
         """Return all processes of this folder that run: recorded ones, what they started, and stray ones."""
         found: dict[int, ProcessId] = {}

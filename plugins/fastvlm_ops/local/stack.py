@@ -170,7 +170,7 @@ class Stack:
     def _start_postgres(self) -> None:
         server = PostgreSQL(self.state.folder / "postgres", processes=self.state.processes)
         server.start()
-        self.state.note_outside(server.scratch)
+        self.state.processes.note_outside(server.scratch)
         url = server.make_database("airflow")
         self.airflow.database_url = url.replace("+psycopg:", "+psycopg2:")
 

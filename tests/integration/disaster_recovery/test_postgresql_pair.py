@@ -186,8 +186,9 @@ def test_two_primaries_fail_every_check(pair: DatabasePair, tmp_path: Path) -> N
     assert promoted.status == "failed"
     assert "database-1 (timeline 1" in promoted.detail
     assert "are both primary" in promoted.detail
-    with pytest.raises(SplitBrainError, match="are both primary"):
-        check_databases_equal(equal_check(), plan, at)
+    equal = check_databases_equal(equal_check(), plan, at)
+    assert equal.status == "failed"
+    assert "are both primary" in equal.detail
 
     pair.rejoin("database-2")
     assert compare(pair).equal
@@ -235,8 +236,7 @@ def test_an_old_primary_is_no_second_one_and_is_copied_where_it_cannot_be_rewoun
         pair.start_instance(old)
     assert pair.identity(old) is None
 
-    log = sorted((pair.data(old) / "pg_wal").glob("0" * 7 + "1*"))
-    for segment in log[:-1]:
+    for segment in (pair.data(old) / "pg_wal").glob("0*"):
         segment.unlink()
     done = pair.rejoin(old)
 

@@ -241,24 +241,34 @@ CORRUPTIONS = (
 
 def test_every_corruption_of_a_folder_is_found_and_named(drill: Drill) -> None:
     restored(drill)
-    good = drill.folder / "good"
     files = drill.restored / "configuration" / "files"
-    shutil.copytree(drill.restored / "configuration", good, symlinks=True)
-    (good / "files" / "service.yaml").unlink()
-    (good / "files" / "service.yaml").hardlink_to(good / "files" / "hard")
+    note = read_note(drill.restored)
+    about = note.component("configuration") if note else None
+    assert about is not None
+    repository = drill.open()
+    good = drill.folder / "good"
+    copy_with_links(files, good)
     for corrupt in CORRUPTIONS:
         named = corrupt(files)
-        found = drill.check("components_sound", **LENIENT)
-        assert found["status"] == "failed", (corrupt.__name__, found)
-        assert named in found["detail"], corrupt.__name__
-        shutil.rmtree(drill.restored / "configuration")
-        shutil.copytree(good, drill.restored / "configuration", symlinks=True)
-        (files / "service.yaml").unlink()
-        (files / "service.yaml").hardlink_to(files / "hard")
-    assert not last_test(drill).ok
+        found = compare_folder(repository, about.snapshot_id, files)
+        assert not found.is_equal
+        assert found.difference_count == len(found.differences) == (2 if corrupt is missing_folder else 1)
+        assert found.differences[0].startswith(named), corrupt.__name__
+        shutil.rmtree(files, ignore_errors=True)
+        copy_with_links(good, files)
+        assert compare_folder(repository, about.snapshot_id, files).is_equal
+    missing(files)
     found = drill.check("components_sound", **LENIENT)
-    assert found["status"] == "passed", found["detail"]
-    assert last_test(drill).ok
+    assert found["status"] == "failed"
+    assert "nested/limits.json is missing" in found["detail"]
+    assert not last_test(drill).ok
+
+
+def copy_with_links(source: Path, target: Path) -> None:
+    """Copy the configuration, whose one file has two names."""
+    shutil.copytree(source, target, symlinks=True)
+    (target / "service.yaml").unlink()
+    (target / "service.yaml").hardlink_to(target / "hard")
 
 
 def test_a_truncated_model_and_a_missing_row_are_found(drill: Drill) -> None:
@@ -306,7 +316,7 @@ def test_an_older_backup_under_the_name_of_the_newest_is_found_and_named(drill: 
     restore_snapshot(drill.open(), older, drill.restored / "configuration" / "files")
     found = drill.check("components_sound", **LENIENT)
     assert found["status"] == "failed"
-    assert "service.yaml has " in found["detail"]
+    assert "hard has other contents" in found["detail"]
     assert f"It is what the other backup {older} holds" in found["detail"]
 
 

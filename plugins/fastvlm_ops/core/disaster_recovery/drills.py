@@ -151,7 +151,8 @@ def record_verdict(
     figures: Mapping[str, Any],
     summary: Mapping[str, Any],
 ) -> None:
-    """Record the verdict of a drill.
+    """Record the verdict of a drill. A retried task leaves the moment of the first as it is, so that the
+    same evidence is made of it.
 
     :param store: the operations database
     :param run_key: of the drill
@@ -160,14 +161,16 @@ def record_verdict(
     :param figures: of :data:`FIGURES`; what is absent was not measured
     :param summary: JSON that a report shows besides
     """
+    this = tables.drills.c.run_key == run_key
     with store.write() as connection:
+        finished_at = connection.execute(select(tables.drills.c.finished_at).where(this)).scalar()
         connection.execute(
             update(tables.drills)
-            .where(tables.drills.c.run_key == run_key)
+            .where(this)
             .values(
                 verdict=verdict,
                 reason=reason,
-                finished_at=now(connection),
+                finished_at=finished_at or now(connection),
                 summary=dict(summary),
                 **{name: figures.get(name) for name in FIGURES},
             )

@@ -29,7 +29,8 @@ from fastvlm_ops.core.disaster_recovery.taking_back import close, take_back
 #: How long a fault may stay armed and not be injected: its drill is dead by then.
 ARMED_SECONDS = 3600.0
 _AT_ONCE = 8
-_GONE_WITH_BOOT = frozenset({"process", "database", "link"})
+#: A link stays disturbed: who supervises it remembers that on disk.
+_GONE_WITH_BOOT = frozenset({"process", "database"})
 
 Outcome = Literal["taken_back", "closed", "left", "busy", "unreadable"]
 

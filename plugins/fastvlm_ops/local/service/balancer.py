@@ -29,6 +29,12 @@ _CHECK_TIMEOUT_SECONDS = 0.5
 _CONNECT_SECONDS = 1.0
 #: Checks in a row that take a replica out of rotation, or back in.
 _CHECKS = 2
+#: A time-out that comes so late tells that this process was kept waiting, not what the replica does; but not
+#: more than so many times in a row.
+_LATE_SECONDS = 0.25
+_LATE_CHECKS = 2
+#: What one that is out of rotation still has to answer is waited for so long.
+_PATIENCE_SECONDS = 3.0
 _NOBODY = b'{"error": "no replica answers"}'
 _UNAVAILABLE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -57,6 +63,7 @@ class Backend:
     answers: bool = False
     detail: str = "not checked yet"
     same: int = 0
+    out_since: float = 0.0
     passed: set[Passed] = field(default_factory=set)
 
     def note(self, problem: str | None) -> None:
@@ -67,6 +74,7 @@ class Backend:
         if self.in_rotation is not None and (problem is None) == self.in_rotation:
             self.same = 0
             self.detail = problem or ""
+            self._end_connections()
             return
         self.same += 1
         self.detail = problem or "ready again, not yet for long enough"
@@ -75,8 +83,16 @@ class Backend:
         self.in_rotation, self.same = problem is None, 0
         self.detail = problem or ""
         log.warning("rotation", extra={"replica": self.name, "in_rotation": self.in_rotation, "why": problem})
-        if problem is not None:
-            for passed in list(self.passed):  # nobody waits for a replica that hangs
+        self.out_since = time.monotonic()
+        self._end_connections()
+
+    def _end_connections(self) -> None:
+        """Have users of one that is out of rotation connect anew: at once where they wait for no answer, and
+        soon where it hangs.
+        """
+        patience_over = time.monotonic() - self.out_since > _PATIENCE_SECONDS
+        for passed in list(self.passed) if self.in_rotation is False else ():
+            if patience_over or not passed.waiting:
                 passed.cut()
 
 
@@ -120,7 +136,9 @@ class Balancer:
                 backend.passed.discard(passed)
                 continue
             try:
-                return await pass_on((reader, writer), server)
+                return await pass_on(passed, (reader, writer), server)
+            except asyncio.CancelledError:  # this process ends
+                return passed.cut()
             finally:
                 backend.passed.discard(passed)
         await _say_that_nobody_is_there(reader, writer)
@@ -142,10 +160,15 @@ class Balancer:
             verify=NO_AUTHORITIES,
             headers={"Connection": "close"},  # each check shows that a new connection works
         ) as client:
+            late = 0
             while True:
                 began = time.monotonic()
-                problem, backend.answers = await _check(client, backend.port)
-                backend.note(problem)
+                problem, answers = await _check(client, backend.port)
+                took = time.monotonic() - began
+                late = late + 1 if not answers and took > _CHECK_TIMEOUT_SECONDS + _LATE_SECONDS else 0
+                if not 0 < late <= _LATE_CHECKS:
+                    backend.answers = answers
+                    backend.note(problem)
                 await asyncio.sleep(max(0.01, _CHECK_SECONDS - (time.monotonic() - began)))
 
 

@@ -323,6 +323,7 @@ class DatabasePair:
                     raise DatabaseError(f"{name} does not run, so that it cannot be promoted; start it first")
                 # From here on, the old one is started as a standby only, whatever becomes of this.
                 self._primary = name
+                self._rejoined.pop(name, None)
                 self._note()
             self._paused = False
             self._write_settings(name, synchronous=False)  # else its commits wait for the one that is gone

@@ -187,6 +187,8 @@ class DemoService:
                 f"the model could not be built; the end of {building.log}:\n{tail(building.log)}"
             )
         self.wait_until_healthy(timeout_seconds=deadline - time.monotonic())
+        if (databases := self.databases_folder) is not None:
+            self.processes.note_outside(databases)
 
     def _make_places(self) -> Process | None:
         """Make what is absent; returns what builds the model store, beside all else."""

@@ -110,8 +110,8 @@ class Link:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     server = await asyncio.open_connection(self._plan.host, self._plan.target_port)
                 passed.join(server[1])
-                await pass_on((reader, writer), server, self._hold)
-        except (OSError, TimeoutError):
+                await pass_on(passed, (reader, writer), server, self._hold)
+        except (OSError, TimeoutError, asyncio.CancelledError):  # cancelled: this process ends
             passed.cut()
         finally:
             self._passed.discard(passed)

@@ -22,6 +22,8 @@ class Passed:
     def __init__(self, client: asyncio.StreamWriter) -> None:
         self._sides = [client]
         self._cut = False
+        #: Whether the client has said something that was not answered yet.
+        self.waiting = False
 
     def join(self, server: asyncio.StreamWriter) -> None:
         """Take note of the other side.
@@ -40,18 +42,23 @@ class Passed:
 
 
 async def pass_on(
+    passed: Passed,
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     hold: Hold | None = None,
 ) -> None:
     """Pass on what comes on two connections, until both have ended.
 
+    :param passed: that is kept up to date
     :param client: reader and writer of who connected
     :param server: reader and writer of what it is passed on to
     :param hold: waited for before each piece is passed on
     """
     try:
-        await asyncio.gather(_pump(client[0], server[1], hold), _pump(server[0], client[1], hold))
+        await asyncio.gather(
+            _pump(passed, client[0], server[1], hold, waiting=True),
+            _pump(passed, server[0], client[1], hold, waiting=False),
+        )
     except OSError:
         for _, writer in (client, server):
             reset(writer)
@@ -60,13 +67,21 @@ async def pass_on(
             writer.close()
 
 
-async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, hold: Hold | None) -> None:
+async def _pump(
+    passed: Passed,
+    source: asyncio.StreamReader,
+    target: asyncio.StreamWriter,
+    hold: Hold | None,
+    *,
+    waiting: bool,
+) -> None:
     while True:
         data = await source.read(_PIECE)
         if hold is not None:  # the end of it is late too
             await hold()
         if not data:
             break
+        passed.waiting = waiting
         target.write(data)
         await target.drain()
     with contextlib.suppress(OSError):

@@ -57,7 +57,8 @@ def log_as_json(**fields: Any) -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    for library in ("uvicorn.error", "httpx"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def listen(port: int) -> socket.socket:

@@ -91,6 +91,24 @@ async def serving(text: bytes) -> AsyncIterator[int]:
         server.close()
 
 
+@contextlib.asynccontextmanager
+async def serving_on(text: bytes) -> AsyncIterator[int]:
+    """A server that says its text each time it is asked anything, on the same connection."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while await reader.read(100):
+                writer.write(text)
+        writer.close()
+
+    (port,) = free_ports(1)
+    server = await asyncio.start_server(answer, HOST, port)
+    try:
+        yield port
+    finally:
+        server.close()
+
+
 async def ask(port: int) -> bytes:
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -121,7 +139,23 @@ def test_nobody_there_is_said_in_http() -> None:
     run(check)
 
 
-def test_connections_to_one_that_leaves_the_rotation_are_cut() -> None:
+def test_who_waits_for_no_answer_connects_anew_at_once() -> None:
+    async def check() -> None:
+        async with serving_on(b"one") as port:
+            one = backend("replica-1", port)
+            async with balanced(Balancer([one])) as entrance:
+                reader, writer = await asyncio.open_connection(HOST, entrance)
+                writer.write(b"x")
+                assert await reader.readexactly(3) == b"one"
+                one.note("not ready")
+                one.note("not ready")
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read(1) == b""
+
+    run(check)
+
+
+def test_connections_to_one_that_hangs_are_cut_in_the_end() -> None:
     async def check() -> None:
         held = asyncio.Event()
 
@@ -137,7 +171,14 @@ def test_connections_to_one_that_leaves_the_rotation_are_cut() -> None:
             writer.write(b"x")
             while not one.passed:
                 await asyncio.sleep(0.01)
+            while not next(iter(one.passed)).waiting:
+                await asyncio.sleep(0.01)
             one.note("hangs")
+            one.note("hangs")
+            assert one.in_rotation is False
+            await asyncio.sleep(0.1)
+            assert one.passed, "it may still answer"
+            one.out_since -= 10
             one.note("hangs")
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read(1) == b""

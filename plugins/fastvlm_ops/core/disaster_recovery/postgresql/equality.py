@@ -170,9 +170,9 @@ def _moment(
             locked = time.monotonic()
             # A snapshot taken under the locks: whoever wrote to these tables has ended, and nobody writes.
             snapshot = _lock(locking, found)
+            lsn = _written(left)
             left.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             left.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'".encode())
-            lsn = _written(locking)
             _wait_for_replay(right, lsn, replay_seconds)
             right.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             right.execute("SELECT 1")  # its snapshot is of now
@@ -196,8 +196,14 @@ def _lock(connection: Connection[Any], tables: Sequence[str]) -> str:
 
 
 def _written(connection: Connection[Any]) -> int:
-    """Up to where all is written that the snapshot shows, also what was committed without waiting for it."""
-    row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    """Have all written that was committed before, and return up to where that is.
+
+    The place where the next record would go is not it: on a new page, that lies behind a header which nobody
+    sends before there is a record, and a standby would never get there.
+    """
+    connection.execute("SET synchronous_commit = 'local'")  # whether the standby has it is what is asked next
+    connection.execute("SELECT pg_logical_emit_message(true, 'fastvlm-ops', 'compared')")
+    row = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
     assert row is not None  # noqa: S101 - a function's row
     return parse_lsn(row[0])
 

@@ -41,11 +41,10 @@ def check_standby_promoted(step: StandbyPromoted, plan: DrillPlan, at: Surroundi
     candidates = [name for name, one in before.items() if name != old and one.role.startswith("database_")]
     if not candidates:
         return _result(step.check, "failed", began, f"there is no database besides {old}", {})
-    promoted_by = "the service itself"
-    problem = "nothing was tried"
+    asked, problem = False, ""
     while True:
         states = _states(at)
-        evidence: dict[str, Any] = {"states": [one.evidence() for one in states.values()]}
+        evidence = _evidence_of(states)
         try:
             primary = only_primary(states.values())
         except SplitBrainError as error:
@@ -56,21 +55,14 @@ def check_standby_promoted(step: StandbyPromoted, plan: DrillPlan, at: Surroundi
                 break
             except DatabaseError as error:
                 problem = f"{primary.name} is the primary, but {error}"
-        elif primary is not None:
-            problem = f"{old} is still the primary"
-        elif states[old].role == "unknown":
-            # It may hang, and go on later: a second primary would then be there for a while.
-            problem = f"it is not known whether {old} is gone: {states[old].problem}"
         else:
-            asked = _promote(at, candidates, states)
-            promoted_by = "the drill" if asked is None else promoted_by
-            problem = asked or problem
-            if asked is None:
-                continue
+            problem = _not_gone(states[old]) or _promote(at, candidates, states)
+            asked = asked or not problem
         if time.monotonic() - began > step.within_seconds:
             detail = f"no standby took writes within {step.within_seconds:g} s: {problem}"
             return _result(step.check, "failed", began, detail, evidence)
         at.pause(_POLL_SECONDS)
+    promoted_by = "the drill" if asked else "the service itself"
     evidence |= {"promoted": primary.name, "promoted_by": promoted_by, "old_primary": old}
     detail = (
         f"{primary.name} is the primary now, on timeline {primary.timeline}, promoted by {promoted_by}, and"
@@ -83,7 +75,10 @@ def do_rejoin_database(step: RejoinDatabase, plan: DrillPlan, at: Surroundings) 
     """Make the old primary a standby of the new one, and wait until it streams from it."""
     began = time.monotonic()
     old = _hit(plan)
-    primary = only_primary(_states(at).values())
+    try:
+        primary = only_primary(_states(at).values())
+    except SplitBrainError as error:
+        return _result(step.action, "failed", began, str(error), {})
     if primary is None or primary.name == old:
         what = "there is no primary" if primary is None else f"{old} is the primary itself"
         return _result(step.action, "failed", began, f"{what}, so that it cannot rejoin one", {})
@@ -113,7 +108,10 @@ def check_databases_equal(step: DatabasesEqual, plan: DrillPlan, at: Surrounding
     """Compare every standby with the primary, row by row; one that only lags may catch up first."""
     began = time.monotonic()
     states = _states(at)
-    primary = only_primary(states.values())
+    try:
+        primary = only_primary(states.values())
+    except SplitBrainError as error:
+        return _result(step.check, "failed", began, str(error), _evidence_of(states))
     if primary is None:
         return _result(step.check, "failed", began, "there is no primary", _evidence_of(states))
     standbys = [name for name in states if name != primary.name]
@@ -149,8 +147,17 @@ def _compare(step: DatabasesEqual, at: Surroundings, primary: str, standby: str,
         at.pause(_POLL_SECONDS)
 
 
-def _promote(at: Surroundings, candidates: list[str], states: dict[str, DatabaseState]) -> str | None:
-    """Promote the standby that has replayed most; returns why that was not possible."""
+def _not_gone(old: DatabaseState) -> str:
+    """Why an old primary cannot be taken for gone; nothing where it can."""
+    if old.role == "primary":
+        return f"{old.name} is still the primary"
+    if old.role == "unknown":  # it may hang, and go on later beside the new one
+        return f"it is not known whether {old.name} is gone: {old.problem}"
+    return ""
+
+
+def _promote(at: Surroundings, candidates: list[str], states: dict[str, DatabaseState]) -> str:
+    """Promote the standby that has replayed most; returns why that was not possible, else nothing."""
     able = [states[name] for name in candidates if states[name].role == "standby"]
     if not able:
         return "; ".join(f"{name} is {states[name].role}: {states[name].problem}" for name in candidates)
@@ -160,7 +167,7 @@ def _promote(at: Surroundings, candidates: list[str], states: dict[str, Database
         _control(at).promote(best.name)
     except ServiceControlError as error:
         return str(error)
-    return None
+    return ""
 
 
 def _states(at: Surroundings) -> dict[str, DatabaseState]:
