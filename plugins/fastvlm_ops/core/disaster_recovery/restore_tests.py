@@ -137,14 +137,13 @@ def recorded_test(found: Validated, seconds: float) -> RestoreTest:
     )
 
 
-def remove_earlier(drill_dir: Path, mine: Path) -> list[Path]:
+def remove_earlier(mine: Path) -> list[Path]:
     """Remove what earlier restore tests have left for people to look at; returns the folders.
 
-    :param drill_dir: of all drills of this worker
-    :param mine: the folder of this drill's restores, which stays
+    :param mine: the folder of this drill's restores, ``<all runs>/<run>/scratch/restored``, which stays
     """
     gone = []
-    for note in sorted(drill_dir.glob(f"*/scratch/{RESTORED}/{NOTE}")):
+    for note in sorted(mine.parents[2].glob(f"*/{mine.parent.name}/{RESTORED}/{NOTE}")):
         if note.parent.resolve() != mine.resolve() and not note.parent.is_symlink():
             shutil.rmtree(note.parent)
             gone.append(note.parent)

@@ -31,12 +31,12 @@ class GuardDrillOperator(DrillOperator):
     """Plan a drill, and refuse it unless every guard holds. The plan is recorded, and all that later tasks
     go by; the scenario file may change meanwhile.
 
-    :param scenario: name of the scenario
+    :param scenario: name of the scenario (templated)
     :param dry_run: whether a run that a person started breaks nothing (templated). Runs of the schedule, and
         those that a published backup starts, are no dry runs: that the file schedules them is the decision
     """
 
-    template_fields: Sequence[str] = (*DrillOperator.template_fields, "dry_run")
+    template_fields: Sequence[str] = (*DrillOperator.template_fields, "scenario", "dry_run")
 
     def __init__(self, *, scenario: str, dry_run: Any = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)

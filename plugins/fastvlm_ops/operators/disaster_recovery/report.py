@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,10 @@ class ReportDrillOperator(DrillOperator):
 
     Belongs behind all other tasks with ``trigger_rule="all_done"``: what did not run is not passed.
 
-    :param approval_task_id: of the task that asks a person
+    :param approval_task_id: of the task that asks a person (templated)
     """
+
+    template_fields: Sequence[str] = (*DrillOperator.template_fields, "approval_task_id")
 
     def __init__(self, *, approval_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -109,6 +109,12 @@ def test_what_nobody_goes_on_with_is_aborted(tmp_path: Path, store: Store) -> No
     assert found.verdict == "ABORTED"
 
 
+def test_a_drill_whose_last_step_has_just_ended_is_left_alone(tmp_path: Path, store: Store) -> None:
+    record(store, planned(tmp_path, at=NOW - timedelta(hours=1)))
+    drills.record_step(store, KEY, STEP, started_at=NOW, finished_at=datetime.now(UTC))
+    assert close_abandoned(store) == []
+
+
 def test_a_drill_that_has_just_begun_or_is_dry_is_left_alone(tmp_path: Path, store: Store) -> None:
     record(store, planned(tmp_path))
     assert close_abandoned(store) == []

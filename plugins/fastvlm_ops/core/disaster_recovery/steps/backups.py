@@ -58,7 +58,7 @@ def do_restore_to_scratch(step: RestoreToScratch, plan: DrillPlan, at: Surroundi
     deadline, began = Deadline(step.within_seconds), time.monotonic()
     repository = open_repository(at)
     folder = at.scratch / RESTORED
-    for gone in remove_earlier(at.drill_dir, folder):
+    for gone in remove_earlier(folder):
         at.say(f"{gone}, of an earlier restore test, is removed")
     try:
         backup = select_set(repository, f"latest-{FULL}")
