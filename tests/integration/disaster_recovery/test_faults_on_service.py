@@ -14,7 +14,7 @@ from fastvlm_ops.core.disaster_recovery.holding import arm, inject, release
 from fastvlm_ops.core.services.connecting import connect_control
 from fastvlm_ops.core.services.control import ServiceControl
 from fastvlm_ops.core.services.instances import ProcessIdentity
-from fastvlm_ops.local.service import DemoService
+from fastvlm_ops.local.service.demo_service import DemoService
 
 pytestmark = pytest.mark.integration
 
