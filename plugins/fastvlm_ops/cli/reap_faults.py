@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,8 @@ def run(drill_dir: Path | None, once: bool, tell: Callable[[str], None]) -> int:
     try:
         reaping = Reaping(drill_dir or settings.drill_dir(), _open_store, settings.metrics_dir(), say)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: reaping.stopping.set())
+            # From another thread: this one may hold the event's lock when the signal comes.
+            signal.signal(number, lambda *_: threading.Thread(target=reaping.stopping.set).start())
         if once:
             return 0 if reaping.once() else LEFT
         reaping.run()

@@ -147,13 +147,13 @@ def closed(file: Path) -> FaultEntry:
 
 # As `fastvlm-ops reap-faults` runs it, without the seconds that Airflow's settings take to read.
 REAPER = """
-import json, signal, sys
+import json, signal, sys, threading
 from pathlib import Path
 from fastvlm_ops.core.disaster_recovery.reaping import Reaping, ReaperBusyError
 def say(event, **facts):
     print(json.dumps({"event": event, **facts}), flush=True)
 reaping = Reaping(Path(sys.argv[1]), None, Path(sys.argv[2]), say)
-signal.signal(signal.SIGTERM, lambda *_: reaping.stopping.set())
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=reaping.stopping.set).start())
 try:
     sys.exit(not reaping.once()) if sys.argv[3:] else reaping.run()
 except ReaperBusyError:
