@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, TriggerRule, WeightRule, chain
+from airflow.sdk import DAG, AssetOrTimeSchedule, TriggerRule, WeightRule, chain
 
 from fastvlm_ops.dag_building.assets import FULL_BACKUP
 from fastvlm_ops.dag_building.defaults import DRILL_POOL, UNDO_POOL
@@ -20,6 +20,7 @@ from fastvlm_ops.dag_building.scenarios import (
     scenarios_here,
 )
 from fastvlm_ops.dag_building.tags import Tag, tags
+from fastvlm_ops.dag_building.timetables import next_time
 from fastvlm_ops.operators.disaster_recovery import (
     ApproveDrillOperator,
     ArmDrillOperator,
@@ -101,7 +102,7 @@ def schedule(scenario: Scenario | None) -> Any:
     """Return what starts a run: a time, a full backup, either, or nothing but a person."""
     if scenario is None:
         return None
-    timetable = CronTriggerTimetable(scenario.schedule, timezone="UTC") if scenario.schedule else None
+    timetable = next_time(scenario.schedule) if scenario.schedule else None
     if not scenario.on_full_backup:
         return timetable
     return AssetOrTimeSchedule(timetable=timetable, assets=[FULL_BACKUP]) if timetable else [FULL_BACKUP]

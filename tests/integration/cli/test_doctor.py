@@ -83,7 +83,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = (sys.executable, "-m", "fastvlm_ops.cli", "init", "--back-up", f"documents={documents}")
     done = patient.run(*command)
     assert done.returncode == 0, done.stderr
-    assert "pools created: fastvlm_backup, fastvlm_maintenance, fastvlm_device_linux-reference" in done.stdout
+    assert (
+        "pools created: fastvlm_backup, fastvlm_maintenance, fastvlm_drills, fastvlm_drill_undo, fastvlm_device_linux-reference"
+        in done.stdout
+    )
     return home
 
 
@@ -400,5 +403,5 @@ def test_people_get_a_table(patient: Patient) -> None:
     lines = result.stdout.splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("FAILED  bucket"))
     assert lines[at + 1].strip().startswith("→ make the bucket")
-    assert lines[-1].endswith("4 failed, 4 unknown")
+    assert lines[-1].endswith("4 failed, 5 unknown")
     assert "\x1b" not in result.stdout
