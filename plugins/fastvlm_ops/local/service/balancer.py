@@ -180,7 +180,7 @@ async def _check(client: httpx.AsyncClient, port: int) -> tuple[str | None, bool
     except (TimeoutError, httpx.TimeoutException):
         return f"/readyz did not answer within {_CHECK_TIMEOUT_SECONDS:g} s", False
     except (httpx.HTTPError, OSError) as error:
-        return f"/readyz cannot be asked: {error or type(error).__name__}", False
+        return f"/readyz cannot be asked: {str(error) or type(error).__name__}", False
     if answer.status_code == 200:
         return None, True
     try:

@@ -134,7 +134,7 @@ async def ask(path: Path, route: str, content: dict[str, Any] | None, *, timeout
     except (TimeoutError, httpx.TimeoutException):
         raise OSError(f"{path.stem} did not answer within {timeout_seconds:g} s") from None
     except httpx.HTTPError as error:
-        raise OSError(f"{path.stem} cannot be asked: {error or type(error).__name__}") from None
+        raise OSError(f"{path.stem} cannot be asked: {str(error) or type(error).__name__}") from None
     if answer.status_code != 200:
         raise OSError(f"{path.stem} answered with status {answer.status_code}")
     return answer.json()
