@@ -107,12 +107,12 @@ class Seen:
         troubled = [end for end, failed in known if failed]
         return (max(troubled or [end for end, _ in known]) - fault_ns) / 1e9
 
-    def lost(self, fault_ns: int, rows: dict[str, str]) -> dict[str, int]:
-        """Rows acknowledged before the fault that are not there as they were written: when each was sent."""
+    def lost(self, injected_ns: int, rows: dict[str, str]) -> dict[str, int]:
+        """Rows acknowledged before the fault and not there as they were written: when each was sent."""
         return {
             row: sent
             for row, (sent, acknowledged, payload) in self.written.items()
-            if acknowledged <= fault_ns and rows.get(row) != payload
+            if acknowledged <= injected_ns and rows.get(row) != payload
         }
 
 

@@ -110,6 +110,7 @@ class Drills:
         found = conclude(self._store, drill, at.drill_dir, as_of=at.as_of, rejected=None)
         assert found.measures is not None
         assert found.fault_ns is not None
+        assert found.injected_ns is not None
         seen = read_seen(ledger)
         rows = self._rows()
         return DrillRun(
@@ -119,8 +120,8 @@ class Drills:
             measures=found.measures,
             wall_seconds=wall_seconds,
             client_rto_seconds=seen.rto_seconds(found.fault_ns),
-            lost_by_client=len(seen.lost(found.fault_ns, rows)),
-            rows_wrong=rows_wrong(found.measures, Path(plan.folder), seen, found.fault_ns, rows),
+            lost_by_client=len(seen.lost(found.injected_ns, rows)),
+            rows_wrong=rows_wrong(found.measures, Path(plan.folder), seen, found.injected_ns, rows),
         )
 
     def _plan(self, scenario: Scenario, key: str) -> tuple[DrillPlan, Surroundings]:
@@ -236,29 +237,29 @@ def allowing_loss(folder: Path) -> Scenario:
     return load_scenario(file)
 
 
-def rows_wrong(measures: Measures, drill: Path, seen: Seen, fault_ns: int, rows: dict[str, str]) -> int:
+def rows_wrong(measures: Measures, drill: Path, seen: Seen, injected_ns: int, rows: dict[str, str]) -> int:
     """How many rows were called lost and are not, or the other way round: of the canary, by its file and the
     database itself; and of the client, whose ledger is measured as the canary's is.
     """
-    canary = {one.id for one in measures.lost} ^ _lost_of_canary(drill / WRITES_FILE, fault_ns, rows)
+    canary = {one.id for one in measures.lost} ^ _lost_of_canary(drill / WRITES_FILE, injected_ns, rows)
     writes = [
         WriteRecord(number, row, payload_hash(payload), sent, "acknowledged", acknowledged)
         for number, (row, (sent, acknowledged, payload)) in enumerate(seen.written.items())
     ]
     hashes = {row: payload_hash(payload) for row, payload in rows.items() if row in seen.written}
-    ours = measure((), writes, hashes, fault_ns)
-    lost = seen.lost(fault_ns, rows)
+    ours = measure((), writes, hashes, injected_ns)
+    lost = seen.lost(injected_ns, rows)
     client = {one.id for one in ours.lost} ^ set(lost)
-    oldest = (fault_ns - min(lost.values())) / 1e9 if lost else 0.0
+    oldest = (injected_ns - min(lost.values())) / 1e9 if lost else 0.0
     return len(canary) + len(client) + (ours.rpo_seconds != oldest)
 
 
-def _lost_of_canary(file: Path, fault_ns: int, rows: dict[str, str]) -> set[str]:
+def _lost_of_canary(file: Path, injected_ns: int, rows: dict[str, str]) -> set[str]:
     with file.open(newline="") as lines:
         return {
             row["id"]
             for row in csv.DictReader(lines)
-            if row["outcome"] == "acknowledged" and int(row["answered_ns"]) <= fault_ns
+            if row["outcome"] == "acknowledged" and int(row["answered_ns"]) <= injected_ns
             if row["id"] not in rows or payload_hash(rows[row["id"]]) != row["sha256"]
         }
 

@@ -322,7 +322,10 @@ def test_the_time_to_live_is_kept_within_a_fifth_of_a_second(service: SmallServi
     lasted = []
     for number in range(3):
         file = armed(drills, hang(service), fault_id=f"f{number}")
-        inject(file)
+        entry = inject(file)
+        assert entry.fault_monotonic_ns is not None
+        assert entry.injected_monotonic_ns is not None
+        assert entry.fault_monotonic_ns < entry.injected_monotonic_ns < time.monotonic_ns()
         lasted.append(wait_until_gone(file))
         closed(file)
     print(f"\ntime to live {LIVE_SECONDS} s: lasted {', '.join(f'{one:.3f}' for one in lasted)} s")

@@ -77,6 +77,7 @@ def test_each_row_that_is_called_wrongly_counts(tmp_path: Path) -> None:
     seen = Seen(written={"c-0": (1, 2, "x"), "c-1": (3, 4, "y")})
     assert rows_wrong(Measures(lost=(lost,)), tmp_path, seen, 10, rows) == 0
     assert rows_wrong(Measures(), tmp_path, seen, 10, rows) == 1
+    assert rows_wrong(Measures(), tmp_path, seen, 3, rows) == 0  # neither was acknowledged by then
     assert rows_wrong(Measures(lost=(lost,)), tmp_path, seen, 10, {**rows, "f-3": "p"}) == 1
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvlm_ops.core.disaster_recovery.carrying_out import STEADY_CHECK, fault_moment
+from fastvlm_ops.core.disaster_recovery.carrying_out import STEADY_CHECK
 from fastvlm_ops.core.disaster_recovery.drills import Drill, record_verdict
 from fastvlm_ops.core.disaster_recovery.fault_entries import entry_file, read_entry
 from fastvlm_ops.core.disaster_recovery.faults import EntryError, FaultError, is_left
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.store import Store
     from fastvlm_ops.core.store.artefacts import ArtefactStore
 
+_Injection = tuple[int | None, int | None]
+_NEVER: _Injection = (None, None)
+
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -28,13 +31,16 @@ class Conclusion:
     :param verdict: of the drill
     :param reason: one sentence
     :param measures: None where nothing was measured
-    :param fault_ns: when the fault was injected, by the monotonic clock; None where it was not
+    :param fault_ns: when the injection of the fault began, by the monotonic clock; None where it was not
+        injected
+    :param injected_ns: when it had ended; None where it had not, or nobody knows
     """
 
     verdict: Verdict
     reason: str
     measures: Measures | None
     fault_ns: int | None
+    injected_ns: int | None = None
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -66,12 +72,12 @@ def conclude(
     """
     plan = drill.plan
     results = [row.result for row in drill.steps.values()]
-    fault_ns, ending = _ending(plan, drill, drill_dir)
-    measures = _measure(drill, fault_ns, as_of)
+    (fault_ns, injected_ns), ending = _ending(plan, drill, drill_dir)
+    measures = _measure(drill, fault_ns, injected_ns, as_of)
     verdict, reason = judge(plan, results, measures, ending)
     if rejected and fault_ns is None:
         verdict, reason = "REFUSED", f"not approved: {rejected}"
-    conclusion = Conclusion(verdict, reason, measures, fault_ns)
+    conclusion = Conclusion(verdict, reason, measures, fault_ns, injected_ns)
     record_verdict(store, plan.run_key, conclusion.verdict, reason, figures=conclusion.figures, summary={})
     return conclusion
 
@@ -95,24 +101,25 @@ def store_evidence(
     return [artefact.uri for artefact in stored]
 
 
-def _ending(plan: DrillPlan, drill: Drill, drill_dir: Path) -> tuple[int | None, Ending]:
-    """When the fault was injected, and how the drill was left."""
+def _ending(plan: DrillPlan, drill: Drill, drill_dir: Path) -> tuple[_Injection, Ending]:
+    """When the injection of the fault began and had ended, and how the drill was left."""
     if plan.fault is None or plan.dry_run:
-        return None, Ending(fault="never_injected")
+        return _NEVER, Ending(fault="never_injected")
     try:
         file = entry_file(drill_dir, plan.fault_id)
         if not file.exists():
-            return None, Ending(fault="never_injected")
+            return _NEVER, Ending(fault="never_injected")
         entry = read_entry(file)
         left = is_left(entry.fault, entry.hit)
     except (EntryError, FaultError) as error:
-        return None, Ending(fault="unknown", detail=str(error))
+        return _NEVER, Ending(fault="unknown", detail=str(error))
+    moments = entry.fault_monotonic_ns, entry.injected_monotonic_ns
     if left or not entry.is_closed:
         detail = left or f"its entry says {entry.state}"
-        return fault_moment(plan, drill_dir), Ending(fault="left", detail=detail)
+        return moments, Ending(fault="left", detail=detail)
     if entry.state == "never_injected":
-        return None, Ending(fault="never_injected")
-    return entry.fault_monotonic_ns, Ending(
+        return _NEVER, Ending(fault="never_injected")
+    return moments, Ending(
         fault="undone",
         steady_again=_steady_again(drill),
         observed=observed_to_the_end(Path(plan.folder)),
@@ -127,12 +134,14 @@ def _steady_again(drill: Drill) -> bool | None:
     return None
 
 
-def _measure(drill: Drill, fault_ns: int | None, as_of: datetime) -> Measures | None:
+def _measure(drill: Drill, fault_ns: int | None, injected_ns: int | None, as_of: datetime) -> Measures | None:
     plan = drill.plan
     if plan.dry_run:
         return None
     if plan.fault is not None:
-        return measure_drill(Path(plan.folder), fault_ns) if fault_ns is not None else None
+        if fault_ns is None:
+            return None
+        return measure_drill(Path(plan.folder), fault_ns, injected_ns=injected_ns)
     restore, validate = drill.steps.get("restore_service"), drill.steps.get("validate_recovery")
     if restore is None or validate is None:
         return None

@@ -57,8 +57,9 @@ class FaultEntry(Recorded):
     :param armed_at: wall clock, as all fields that end so: ISO 8601, UTC
     :param holder: the process that owns it
     :param hit: the processes that were hit, or about to be
-    :param fault_at: when it was injected
+    :param fault_at: when its injection began
     :param fault_monotonic_ns: the same, by the machine's monotonic clock
+    :param injected_monotonic_ns: when its injection had ended; until then, what is hit may go on
     :param expires_at: when its time to live is over
     :param expires_monotonic_ns: the same, by the machine's monotonic clock
     :param undone_at: when it was known that nothing of it is left, or that it never was there
@@ -81,6 +82,7 @@ class FaultEntry(Recorded):
     hit: tuple[ProcessIdentity, ...] = Field(default=(), strict=False)
     fault_at: str | None = None
     fault_monotonic_ns: int | None = None
+    injected_monotonic_ns: int | None = None
     expires_at: str | None = None
     expires_monotonic_ns: int | None = None
     undone_at: str | None = None

@@ -120,7 +120,7 @@ def _inject(file: Path, entry: FaultEntry) -> tuple[FaultEntry, UndoneBy | None]
         # Anew: forcing the entry to the disk takes time, in which nothing is broken.
         entry = entry.changed(fault_at=timestamp(), fault_monotonic_ns=time.monotonic_ns())
         faults.inject(entry.fault, record)
-        entry = entry.changed(state="injected")
+        entry = entry.changed(state="injected", injected_monotonic_ns=time.monotonic_ns())
         write_entry(file, entry)
     except Exception as error:
         # Of whatever kind: what is there of it has to be taken back.

@@ -25,6 +25,8 @@ STABLE_SECONDS = 1.0
 FRESH_SECONDS = 1.0
 #: Prober and canary see to one another: where one went on for so long without the other, that one was dead.
 SILENT_SECONDS = 2.0
+#: A fault that took longer to inject than this is said to have.
+INJECTED_SECONDS = 0.1
 
 _SECOND = 1_000_000_000
 _STOOD_STILL = 0.5  # longer without anything from either: the machine was busy with something else
@@ -63,7 +65,8 @@ class LostWrite(Recorded):
 
 
 class Measures(Recorded):
-    """What a drill has measured. Seconds are counted from the fault.
+    """What a drill has measured. Seconds are counted from when the injection of the fault began; "at the fault"
+    is when it had ended, for until then what is hit may acknowledge writes that die with it.
 
     :param rto_seconds: to the first right answer after the outage: to a request and, where writes failed, to
         a write as well; None: never, or not measured
@@ -108,6 +111,7 @@ def measure(
     rows_found: Mapping[str, str] | None,
     fault_ns: int,
     *,
+    injected_ns: int | None = None,
     rows_asked_ns: int | None = None,
 ) -> Measures:
     """Measure a drill of a service.
@@ -116,20 +120,28 @@ def measure(
     :param writes: of the canary, in any order
     :param rows_found: what the service has of the canary at the end: id of each row → SHA-256 of its payload,
         in lower-case hexadecimal; None where it could not be read
-    :param fault_ns: when the fault was injected, on the machine's monotonic clock
+    :param fault_ns: when the injection of the fault began, on the machine's monotonic clock
+    :param injected_ns: when it had ended; None: at once
     :param rows_asked_ns: when the rows were asked for, where the canary went on: what was acknowledged later
         need not be among them; None: all has to be
     """
     probes = sorted(probes, key=lambda probe: (probe.sent_ns, probe.number))
     writes = sorted(writes, key=lambda write: (write.sent_ns, write.number))
-    recovery = _recovery(probes, writes, fault_ns)
-    data = _data(writes, rows_found, fault_ns, rows_asked_ns)
+    injected_ns = fault_ns if injected_ns is None else max(injected_ns, fault_ns)
+    recovery = _recovery(probes, writes, fault_ns, injected_ns)
+    data = _data(writes, rows_found, (fault_ns, injected_ns), rows_asked_ns)
     blind = _blind([one.sent_ns for one in probes], [one.sent_ns for one in writes], fault_ns)
     merged = {
         "problems": (*recovery.problems, *data.problems),
         "unknowns": (*recovery.unknowns, *data.unknowns, *blind),
+        "notes": (*recovery.notes, *_long_injection(_seconds(injected_ns, fault_ns))),
     }
     return data.model_copy(update={name: getattr(recovery, name) for name in _RECOVERY} | merged)
+
+
+def _long_injection(seconds: float) -> tuple[str, ...]:
+    counts = "RTO counts from when that began, RPO from when it had ended"
+    return (f"the fault took {seconds:.1f} s to inject: {counts}",) if seconds > INJECTED_SECONDS else ()
 
 
 def measure_restore(
@@ -157,10 +169,12 @@ def measure_restore(
     )
 
 
-_RECOVERY = ("rto_seconds", "detection_seconds", "failover_seconds", "outages", "requests", "notes")
+_RECOVERY = ("rto_seconds", "detection_seconds", "failover_seconds", "outages", "requests")
 
 
-def _recovery(probes: list[ProbeRecord], writes: list[WriteRecord], fault_ns: int) -> Measures:
+def _recovery(
+    probes: list[ProbeRecord], writes: list[WriteRecord], fault_ns: int, injected_ns: int
+) -> Measures:
     """The figures of requests and writes: both are what users ask, and only both make a recovery.
 
     :param probes: in the order they were sent in
@@ -170,14 +184,15 @@ def _recovery(probes: list[ProbeRecord], writes: list[WriteRecord], fault_ns: in
         "requests": _after(probes, fault_ns),
         "writes": _after([_as_request(one) for one in writes if one.answered_ns is not None], fault_ns),
     }
-    sent = sum(one.sent_ns >= fault_ns for one in asked["requests"])
+    sent = sum(one.sent_ns >= injected_ns for one in asked["requests"])
     if sent < CONSECUTIVE:
         count = f"only {sent} requests were" if sent else "no request was"
         return Measures(requests=sent, unknowns=(f"RTO was not measured: {count} sent after the fault",))
     outages = {what: _outages(what, events, fault_ns) for what, events in asked.items()}
     first = [found[0] for found in outages.values() if found]
     if not first:
-        seen = [events[0].answered_ns for events in asked.values() if events]
+        later_asked = ([one for one in events if one.sent_ns >= injected_ns] for events in asked.values())
+        seen = [events[0].answered_ns for events in later_asked if events]
         return Measures(
             rto_seconds=_seconds(max(seen), fault_ns),
             requests=sent,
@@ -268,12 +283,20 @@ def _recovered(after: list[ProbeRecord], start: int) -> int | None:
 
 
 def _data(
-    writes: list[WriteRecord], found: Mapping[str, str] | None, fault_ns: int, asked_ns: int | None
+    writes: list[WriteRecord],
+    found: Mapping[str, str] | None,
+    injection: tuple[int, int],
+    asked_ns: int | None,
 ) -> Measures:
-    """The figures of the canary's writes."""
+    """The figures of the canary's writes.
+
+    :param injection: when that of the fault began, and when it had ended
+    """
+    fault_ns, injected_ns = injection
+    injected = _seconds(injected_ns, fault_ns)
     acknowledged = [(one, one.acknowledged_ns) for one in writes if one.acknowledged_ns is not None]
-    before = [(one, when) for one, when in acknowledged if when <= fault_ns]
-    after = [(one, when) for one, when in acknowledged if when > fault_ns]
+    before = [(one, when) for one, when in acknowledged if when <= injected_ns]
+    after = [(one, when) for one, when in acknowledged if when > injected_ns]
     in_flight = tuple(one.id for one in writes if one.outcome == "in_flight")
     unknowns = []
     if not any(fault_ns - when <= FRESH_SECONDS * _SECOND for _, when in before):
@@ -289,7 +312,7 @@ def _data(
     lost_later = () if found is None else _lost(compared, rows, fault_ns)
     strangers = sorted(set(rows) - {one.id for one in writes})
     return Measures(
-        rpo_seconds=None if unknowns else max((-one.sent_seconds for one in lost), default=0.0),
+        rpo_seconds=None if unknowns else max((injected - one.sent_seconds for one in lost), default=0.0),
         lost=lost,
         lost_later=lost_later,
         acknowledged=len(before),

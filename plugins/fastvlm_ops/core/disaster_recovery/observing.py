@@ -209,11 +209,13 @@ def look_at_rows(folder: Path, url: str, prefix: str) -> dict[str, str]:
     return rows
 
 
-def measure_drill(folder: Path, fault_ns: int | None) -> Measures:
+def measure_drill(folder: Path, fault_ns: int | None, *, injected_ns: int | None = None) -> Measures:
     """Measure a drill by its ledger and the rows that were last recorded.
 
     :param folder: of the drill
-    :param fault_ns: when the fault was injected, on the machine's monotonic clock; None where it was not
+    :param fault_ns: when the injection of the fault began, on the machine's monotonic clock; None where the
+        fault was not injected
+    :param injected_ns: when it had ended; None where that is not known
     """
     if fault_ns is None:
         return Measures(unknowns=("RTO and RPO were not measured: nothing was broken",))
@@ -228,6 +230,7 @@ def measure_drill(folder: Path, fault_ns: int | None) -> Measures:
         writes,
         None if rows is None else rows.rows,
         fault_ns,
+        injected_ns=injected_ns,
         rows_asked_ns=None if rows is None else rows.asked_ns,
     )
     if observed_to_the_end(folder) or is_alive(folder):

@@ -243,6 +243,44 @@ def test_what_was_acknowledged_after_the_rows_were_asked_for_need_not_be_among_t
     assert len(measure(requests(), of, found, FAULT).lost_later) == 50
 
 
+def test_what_was_acknowledged_while_the_fault_was_injected_was_acknowledged_before_it() -> None:
+    # Of 140 writes, 40 were sent before the injection began, and 30 in the 1.5 s that it took.
+    of, injected = writes(), at(1.5)
+    found = measure(requests((1.5, 2.5)), of, rows(of, 60, 69, 70), FAULT, injected_ns=injected)
+    assert [one.id for one in found.lost] == ["f-60", "f-69"]
+    assert [one.id for one in found.lost_later] == ["f-70"]
+    assert (found.acknowledged, found.acknowledged_later) == (70, 70)
+    assert found.lost[0].sent_seconds == pytest.approx(1.01)
+    assert found.rpo_seconds == pytest.approx(0.49)  # from the end: from the beginning, it would be none
+    assert found.rto_seconds == pytest.approx(2.504)  # from the beginning
+    assert found.detection_seconds == pytest.approx(1.504)
+    assert found.notes == (
+        "the fault took 1.5 s to inject: RTO counts from when that began, RPO from when it had ended",
+    )
+
+
+def test_a_right_answer_to_a_request_sent_during_the_injection_is_no_recovery() -> None:
+    found = measure(requests(), writes(), {}, FAULT, injected_ns=at(1.5))
+    assert found.rto_seconds == pytest.approx(1.513)
+    few = measure(requests(until=1.6), writes(), {}, FAULT, injected_ns=at(1.5))
+    assert few.rto_seconds is None
+    assert few.unknowns[0] == "RTO was not measured: only 2 requests were sent after the fault"
+
+
+def test_writes_that_stopped_when_a_long_injection_began_are_fresh() -> None:
+    of = [one for one in writes() if one.sent_ns < FAULT]
+    assert measure([], of, rows(of, 39), FAULT, injected_ns=at(3)).rpo_seconds == pytest.approx(3.04)
+    stale = [one for one in writes() if one.sent_ns < at(-1.1)]
+    assert measure([], stale, rows(stale), FAULT, injected_ns=at(3)).rpo_seconds is None
+
+
+@pytest.mark.parametrize("injected", [None, FAULT, FAULT - SECOND])
+def test_an_injection_that_took_no_time_changes_nothing(injected: int | None) -> None:
+    of = writes()
+    found = measure(requests((0.2, 1.4)), of, rows(of, 39, 40), FAULT, injected_ns=injected)
+    assert found == measured(requests((0.2, 1.4)), None, 39, 40)
+
+
 def test_writes_in_flight_are_apart() -> None:
     of = [
         replace(one, outcome="in_flight", answered_ns=None) if one.number in (39, 40) else one

@@ -303,12 +303,20 @@ def _back(plan: DrillPlan, at: Surroundings) -> _Found:
 
 
 def _rows_equal(plan: DrillPlan, at: Surroundings) -> tuple[Status, str, dict[str, Any]]:
-    fault_ns = _entry(plan, at).fault_monotonic_ns
+    entry = _entry(plan, at)
+    fault_ns = entry.fault_monotonic_ns
     rows = recorded_rows(Path(plan.folder))
     if fault_ns is None or rows is None:
         return "inconclusive", "the fault was never injected, so that nothing can have been lost by it", {}
     _, writes = read_ledger(Path(plan.folder))
-    found = measure((), writes, rows.rows, fault_ns, rows_asked_ns=rows.asked_ns)
+    found = measure(
+        (),
+        writes,
+        rows.rows,
+        fault_ns,
+        injected_ns=entry.injected_monotonic_ns,
+        rows_asked_ns=rows.asked_ns,
+    )
     evidence = _rows_evidence(found, len(rows.rows))
     objective = float(plan.definition["objectives"]["rpo_seconds"])
     over = None if found.rpo_seconds is None else over_objective("RPO", found.rpo_seconds, objective)
