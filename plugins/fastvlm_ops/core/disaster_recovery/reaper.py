@@ -29,8 +29,9 @@ from fastvlm_ops.core.disaster_recovery.taking_back import close, take_back
 #: How long a fault may stay armed and not be injected: its drill is dead by then.
 ARMED_SECONDS = 3600.0
 _AT_ONCE = 8
-#: A link stays disturbed: who supervises it remembers that on disk.
-_GONE_WITH_BOOT = frozenset({"process", "database"})
+#: Processes are gone when the machine was started anew, and their numbers mean others in another container. A
+#: link, for one, stays disturbed: who supervises it remembers that on disk.
+_OF_PROCESSES = frozenset({"process", "database"})
 
 Outcome = Literal["taken_back", "closed", "left", "busy", "unreadable"]
 
@@ -89,7 +90,7 @@ def _reap(file: Path, grace_seconds: float) -> ReapResult | None:
         entry = read_entry(file)
         if not _is_due(entry, grace_seconds):
             return None
-        if entry.of_this_boot and entry.namespace != this_namespace():
+        if entry.of_this_boot and entry.fault.kind in _OF_PROCESSES and entry.namespace != this_namespace():
             detail = f"it was armed in another container ({entry.namespace}): run the reaper there"
             return ReapResult(file.stem, "left", detail)
         with locked(file, 0):
@@ -114,7 +115,7 @@ def _end(file: Path, entry: FaultEntry) -> ReapResult:
     why = None
     if entry.state == "armed":
         why = f"it was armed at {entry.armed_at} and never injected"
-    elif not entry.of_this_boot and entry.fault.kind in _GONE_WITH_BOOT:
+    elif not entry.of_this_boot and entry.fault.kind in _OF_PROCESSES:
         why = "the machine was started anew since, and nothing of it can be there any more"
     if why is not None:
         write_entry(file, close(entry, "reaper", why))

@@ -6,14 +6,20 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from fastvlm_ops.core.disaster_recovery import faults
-from fastvlm_ops.core.disaster_recovery.fault_types import FileFault
+from fastvlm_ops.core.disaster_recovery.fault_entries import new_entry, read_entry, write_entry
+from fastvlm_ops.core.disaster_recovery.fault_types import Fault, FileFault, ProcessFault
 from fastvlm_ops.core.disaster_recovery.faults import file as file_faults
 from fastvlm_ops.core.disaster_recovery.faults.errors import FaultError
+from fastvlm_ops.core.disaster_recovery.holding import arm
+from fastvlm_ops.core.disaster_recovery.reaper import reap
+from fastvlm_ops.core.programs.proc import process_id
+from fastvlm_ops.core.services.instances import ProcessIdentity
 from fastvlm_ops.core.services.places import MARKER_FILE
 from tests.dying import Dead, dying_after, every_death
 
@@ -287,3 +293,34 @@ def test_words_of_a_dry_run_touch_nothing(place: Path) -> None:
     assert said[0].startswith(f"remove all that is in {place}")
     assert said[1].startswith("taken back")
     assert contents(place.parent) == before
+
+
+def held_in_another_container(drill_dir: Path, fault: Fault) -> Path:
+    """The entry of a fault whose time is over, and whose holder ended with its container."""
+    entry = new_entry(fault_id="f1", run_key="drill/run", fault=fault, time_to_live_seconds=5)
+    file = arm(drill_dir, entry)
+    over = {"expires_at": entry.armed_at, "expires_monotonic_ns": time.monotonic_ns() - 10**10}
+    began = {"fault_at": entry.armed_at, "fault_monotonic_ns": 1, "injected_monotonic_ns": 2}
+    write_entry(file, entry.changed(state="injected", namespace="pid:[1]", **began, **over))
+    return file
+
+
+def test_a_file_comes_back_though_the_container_that_removed_it_is_gone(place: Path, tmp_path: Path) -> None:
+    before, fault = contents(place), fault_in(place, "delete", "models")
+    faults.inject(fault)
+    file = held_in_another_container(tmp_path / "drills", fault)
+    (result,) = reap(tmp_path / "drills")
+    assert result.outcome == "taken_back"
+    assert contents(place) == before
+    assert read_entry(file).undone_by == "reaper"
+
+
+def test_processes_of_another_container_are_left_to_the_reaper_there(tmp_path: Path) -> None:
+    this = process_id(os.getpid())
+    assert this is not None
+    fault = ProcessFault(
+        how="stop", control="unix:/nowhere.sock", instance="replica-1", identity=ProcessIdentity.of(this)
+    )
+    held_in_another_container(tmp_path, fault)
+    (result,) = reap(tmp_path)
+    assert (result.outcome, "another container" in result.detail) == ("left", True)
