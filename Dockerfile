@@ -4,7 +4,8 @@ FROM apache/airflow:slim-3.3.2-python3.11
 
 USER root
 RUN install --directory --owner=airflow --group=0 --mode=0775 \
-    /opt/airflow/state /srv/fastvlm-kit /srv/fastvlm-restores /srv/wal-spool
+    /opt/airflow/state /srv/fastvlm-kit /srv/fastvlm-restores /srv/fastvlm-drills /srv/fastvlm-drills/metrics \
+    /srv/wal-spool
 USER airflow
 
 COPY --chown=airflow:0 pyproject.toml requirements.lock CHANGELOG.md LICENSE README.md /opt/fastvlm-ops/

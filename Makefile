@@ -5,10 +5,10 @@ python := .venv/bin/python
 # A process runs a file whole, so that its tests share servers. In the order of their names, for by number of tests,
 # as xdist would have it, the longest files come last, and one process waits for the other.
 side_by_side := -n 2 --dist loadfile --no-loadscope-reorder
-.PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-ui bench-report demo demo-capacity demo-coreml prove-device down compose-env clean
+.PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-disaster_recovery bench-ui bench-report demo demo-capacity demo-coreml demo-disaster-recovery prove-device down compose-env clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-24s %s\n", $$1, $$2}'
 
 setup: ## install everything into .venv (PYTHON=3.12 picks another interpreter)
 	@scripts/setup.sh
@@ -32,7 +32,7 @@ test: setup ## all tests but the slow ones (ARGS="-k backup" narrows them)
 test-slow: setup ## the tests that take minutes each: memory limits, soaks (ARGS as for test)
 	$(python) -m pytest -m slow -o faulthandler_timeout=3000 $(ARGS)
 
-bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-coreml-reference bench-ui ## all benchmarks, against named peers
+bench: bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-coreml-reference bench-disaster_recovery bench-ui ## all benchmarks, against named peers
 
 bench-backup: setup ## benchmark backup and restore against restic, rclone sync and aws s3 sync
 	$(python) -m benchmarks.backup $(ARGS)
@@ -56,6 +56,9 @@ bench-coreml-reference: setup ## compare Core ML models on Linux with PyTorch (A
 bench-coreml: setup ## how often Core ML regressions are called rightly and wrongly, beside other rules
 	$(python) -m benchmarks.coreml $(ARGS)
 
+bench-disaster_recovery: setup ## measures of drills beside an independent client; what faults leave behind
+	$(python) -m benchmarks.disaster_recovery $(ARGS)
+
 bench-report: setup ## write the results of the benchmarks into README.md and docs/benchmarks.md
 	$(python) -m benchmarks.report
 
@@ -74,6 +77,9 @@ prove-device: setup ## try a real Core ML device (DEVICE=name in coreml.yaml, or
 
 demo-coreml: setup ## start Airflow and S3 here, benchmark Core ML models on a stand-in iPhone as they get worse
 	$(python) -m fastvlm_ops.local.demo_coreml
+
+demo-disaster-recovery: setup ## start Airflow, S3 and a service here, test a restore and kill a process of the service
+	$(python) -m fastvlm_ops.local.demo_disaster_recovery
 
 down: ## stop what `make demo` started
 	@PYTHONPATH=plugins $$($(python) -c '' 2>/dev/null && echo $(python) || echo python3) -m fastvlm_ops.local.down

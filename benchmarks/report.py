@@ -78,6 +78,7 @@ def sections(results: Path = RESULTS) -> dict[Path, dict[str, str]]:
                     _sessions_in_words(coreml),
                 ]
             ),
+            "drills": _drills_in_words(results),
             "operations pages": markdown_table(_figure_rows(results / "ui.json")),
         },
     }
@@ -202,6 +203,15 @@ def _reference_in_words(results: Path) -> str:
         return "It has not been run yet."
     run = _run_in_words(_details(results, "coreml-reference"))
     return f"{markdown_table(_beside_rows(file))}\n\n{run}"
+
+
+def _drills_in_words(results: Path) -> str:
+    file = results / "disaster_recovery.json"
+    if not file.exists():
+        return "It has not been run yet."
+    details = _details(results, "disaster_recovery")
+    load = f"Load average before the run: {details['load_average'][0]}."
+    return "\n\n".join([markdown_table(_beside_rows(file)), markdown_table(details["rows"]), load])
 
 
 def _run_in_words(details: dict[str, Any]) -> str:

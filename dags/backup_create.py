@@ -9,6 +9,7 @@ from typing import Any, Literal
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, chain
 
+from fastvlm_ops.dag_building.assets import FULL_BACKUP
 from fastvlm_ops.dag_building.defaults import BACKUP_POOL, task_defaults
 from fastvlm_ops.dag_building.definitions import Components, dag_from_definitions, load_components
 from fastvlm_ops.dag_building.tags import Tag, tags
@@ -66,7 +67,11 @@ def wire(kind: Kind, _: DAG, components: Components) -> None:
             execution_timeout=timedelta(hours=2),
         )
         steps.append(verify)
-        publish_arguments = {"must_be_verified": True, "verification": verify.output}
+        publish_arguments = {
+            "must_be_verified": True,
+            "verification": verify.output,
+            "outlets": [FULL_BACKUP],
+        }
     publish = PublishBackupOperator(
         task_id="publish_backup",
         components=components.names,

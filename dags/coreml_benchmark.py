@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, chain
+from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, chain
 
 from fastvlm_ops.dag_building.assets import ACCEPTED_MODEL, ACCEPTED_MODELS
 from fastvlm_ops.dag_building.defaults import device_pool, task_defaults
 from fastvlm_ops.dag_building.definitions import CoreMLDefinitions, dag_from_definitions, load_coreml
 from fastvlm_ops.dag_building.tags import Tag, tags
+from fastvlm_ops.dag_building.timetables import next_time
 from fastvlm_ops.operators.coreml import (
     PROMOTE_ASK,
     PROMOTE_GREEN,
@@ -166,7 +167,7 @@ def wire(dag: DAG, definitions: CoreMLDefinitions) -> None:
 def schedule(definitions: CoreMLDefinitions | None) -> AssetOrTimeSchedule:
     """Return what starts a run: the night, and a new package."""
     return AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable("0 1 * * *", timezone="UTC"),
+        timetable=next_time("0 1 * * *"),
         assets=[watched_packages(watched=definitions is not None)],
     )
 

@@ -63,7 +63,9 @@ def main() -> int:
 
 def _operations(program: str, output: Path) -> int:
     """Start Airflow with two months of everything, and save pictures of the Operations pages."""
-    from tests.integration.ui import benchmarks, forecasts, history, maintenance, spending
+    from fastvlm_ops.ui import addresses
+    from tests import drill_kit
+    from tests.integration.ui import benchmarks, drills, forecasts, history, maintenance, spending
     from tests.integration.ui.rig import PASSWORDS, Rig
 
     with tempfile.TemporaryDirectory(dir=ROOT / ".pytest_cache") as folder, sync_playwright() as playwright:
@@ -80,6 +82,7 @@ def _operations(program: str, output: Path) -> int:
             forecasts.add_scores(rig)
             benchmarks.add_definitions(rig.folder / "include")
             benchmarks.add_runs(rig.database, [story for story in benchmarks.STORIES if story.is_likely])
+            drills.add_drills(rig, stories=drill_kit.STORIES[:-1])
             inside, pages = f"{rig.url}/plugin/operations/fastvlm-ops", f"{rig.url}/fastvlm-ops"
             _operations_picture(browser, facts, f"{inside}/backups", output / "operations-backups.png")
             detail = f"/backups/{history.REAL_SET}"
@@ -94,6 +97,11 @@ def _operations(program: str, output: Path) -> int:
             trend = output / "operations-coreml-trend.png"
             high = {"viewport": {"width": 1400, "height": 1210}}
             _operations_picture(browser, facts, f"{inside}{detail}", trend, **high)
+            _operations_picture(
+                browser, facts, f"{inside}/disaster_recovery", output / "operations-drills.png"
+            )
+            drill = f"{inside}{addresses.drill(drills.run_key(drill_kit.PRIMARY))}"
+            _operations_picture(browser, facts, drill, output / "operations-drill.png", **high)
             phone = {
                 "viewport": {"width": 390, "height": 844},
                 "device_scale_factor": 2,

@@ -20,6 +20,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Airflow's own database", "tags": ["software"]},
             {"integration-name": "PostgreSQL clusters", "tags": ["software"]},
             {"integration-name": "Apple devices", "tags": ["hardware"]},
+            {"integration-name": "FastVLM services", "tags": ["service"]},
         ],
         "operators": [
             {
@@ -56,6 +57,7 @@ def get_provider_info() -> dict[str, Any]:
             },
             {"integration-name": "PostgreSQL clusters", "python-modules": ["fastvlm_ops.hooks.postgresql"]},
             {"integration-name": "Apple devices", "python-modules": ["fastvlm_ops.hooks.apple_device"]},
+            {"integration-name": "FastVLM services", "python-modules": ["fastvlm_ops.hooks.service"]},
         ],
         "extra-links": [
             "fastvlm_ops.links.backup.PruningPageLink",
@@ -63,11 +65,13 @@ def get_provider_info() -> dict[str, Any]:
             "fastvlm_ops.links.capacity.AccuracyPageLink",
             "fastvlm_ops.links.capacity.CapacityPageLink",
             "fastvlm_ops.links.coreml.CoreMLPageLink",
+            "fastvlm_ops.links.disaster_recovery.DrillPageLink",
         ],
         "connection-types": [
             _s3_connection_type(),
             _prometheus_connection_type(),
             _apple_device_connection_type(),
+            _service_connection_type(),
         ],
         "config": {"fastvlm_ops": {"description": _SECTION, "options": _options()}},
     }
@@ -201,6 +205,29 @@ def _apple_device_connection_type() -> dict[str, Any]:
     }
 
 
+def _service_connection_type() -> dict[str, Any]:
+    return {
+        "connection-type": "fastvlm_service",
+        "hook-class-name": "fastvlm_ops.hooks.service.ServiceHook",
+        "hook-name": "FastVLM service",
+        "conn-fields": {
+            "database_conn_id": {
+                "label": "Connection of its databases",
+                "schema": {"type": ["string", "null"]},
+                "description": "Its login and password are those of the service's databases, whose"
+                " host and port the service tells; empty: drills of databases are refused.",
+            },
+        },
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "port", "login", "password"],
+            "relabeling": {"host": "Address of its control"},
+            "placeholders": {
+                "host": "unix:/run/service/control.sock, or docker:unix:///var/run/docker.sock?service=x"
+            },
+        },
+    }
+
+
 def _options() -> dict[str, Any]:
     return {
         "include_dir": _folder(
@@ -218,6 +245,27 @@ def _options() -> dict[str, Any]:
             "Default: none, so that restores are refused.",
             "/srv/fastvlm-restores",
         ),
+        "drill_dir": _folder(
+            "Folder of running disaster-recovery drills: their faults and measurements. On a local disk.",
+            "Default: drills, in AIRFLOW_HOME.",
+            "/srv/drills",
+        ),
+        "drill_environments": {
+            "description": "Environments in which drills may break anything, with commas between them. The"
+            " target itself has to say that it is one of them.",
+            "type": "string",
+            "default": "demo,staging",
+            "example": "staging",
+            "version_added": "0.1.0",
+        },
+        "drill_queue": {
+            "description": "Queue of the worker that drills run on: the one whose processes and files they"
+            " break and measure. Default: the default queue, which is right where there is one worker.",
+            "type": "string",
+            "default": None,
+            "example": "drills",
+            "version_added": "0.1.0",
+        },
         "scratch_dir": _folder(
             "Folder for copies of databases while they are backed up; needs room for the largest.",
             "Default: the system's temporary folder.",

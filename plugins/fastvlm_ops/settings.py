@@ -7,6 +7,7 @@ Read anew at each call, so a task sees its worker's environment. Declared, with 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from airflow.sdk import conf
 SECTION = "fastvlm_ops"
 _WAL_SPOOL_MAX_GIB = "8"
 _GIB_LIMIT = 1 << 20
+_DRILL_ENVIRONMENTS = "demo,staging"
+_ENVIRONMENT = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 
 
 class SettingError(Exception):
@@ -85,8 +88,7 @@ def database_path() -> Path:
 
     :raises SettingError: it is not an absolute path, or its folder does not exist
     """
-    home = Path(os.path.expandvars(os.environ.get("AIRFLOW_HOME", "~/airflow"))).expanduser()
-    path = _path("database_path") or home.absolute() / "fastvlm_ops.db"
+    path = _path("database_path") or _home() / "fastvlm_ops.db"
     if not path.parent.is_dir():
         raise SettingError("database_path", f"is {path}, whose folder does not exist")
     return path
@@ -107,6 +109,38 @@ def metrics_dir() -> Path | None:
     if path is not None and not path.is_dir():
         raise SettingError("metrics_dir", f"is {path}, which is not a folder")
     return path
+
+
+def drill_dir() -> Path:
+    """Return the folder of running drills: their plans, faults and measurements; ``drills`` in Airflow's home
+    unless set. It is made where absent, and must outlast the worker's temporary files.
+
+    :raises SettingError: it is not an absolute path
+    """
+    return _path("drill_dir") or _home() / "drills"
+
+
+def drill_environments() -> tuple[str, ...]:
+    """Return the environments in which drills may break anything: ``demo`` and ``staging`` unless set.
+
+    :raises SettingError: a name in the list is none that a target could give
+    """
+    value = conf.get(SECTION, "drill_environments", fallback="") or _DRILL_ENVIRONMENTS
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    for name in names:
+        if not re.fullmatch(_ENVIRONMENT, name):
+            raise SettingError(
+                "drill_environments",
+                f"has {name!r}, which is no name; it must be a list as in {_DRILL_ENVIRONMENTS}",
+            )
+    return names
+
+
+def drill_queue() -> str | None:
+    """Return the queue of the worker that drills run on: the one whose processes and files they reach; None
+    for the default queue.
+    """
+    return (conf.get(SECTION, "drill_queue", fallback="") or "").strip() or None
 
 
 def postgresql_bin_dir() -> Path | None:
@@ -143,6 +177,10 @@ def wal_spool_max_gib() -> float:
     if not 0 < gib < _GIB_LIMIT:
         raise SettingError("wal_spool_max_gib", f"is {value!r}; it must be a number of GiB above 0")
     return gib
+
+
+def _home() -> Path:
+    return Path(os.path.expandvars(os.environ.get("AIRFLOW_HOME", "~/airflow"))).expanduser().absolute()
 
 
 def _path(option: str) -> Path | None:

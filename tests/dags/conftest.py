@@ -13,6 +13,7 @@ from tests.capacity_kit import metrics, metrics_server  # noqa: F401 - fixtures
 from tests.coreml_kit import coreml_package  # noqa: F401 - fixtures
 from tests.coreml_stack import golden_folders, models  # noqa: F401 - fixtures
 from tests.dags.support import Run, collect, parse_dags
+from tests.drill_stack import demo_service, drilled  # noqa: F401 - fixtures
 from tests.wal_stack import wal, wal_server  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:

@@ -22,8 +22,23 @@ RUNS: dict[str, dict[str, Any]] = {
     "capacity_accuracy": {},
     "capacity_forecast": {},
     "coreml_benchmark": {},
+    "disaster_recovery_configuration_corrupted": {},
+    "disaster_recovery_model_store_lost": {},
+    "disaster_recovery_object_store_unreachable": {},
+    "disaster_recovery_primary_database_lost": {},
+    "disaster_recovery_reaper": {},
+    "disaster_recovery_restore_test": {},
+    "disaster_recovery_service_hung": {},
+    "disaster_recovery_service_process_killed": {},
     "restore_backup": {"target": "drill"},
 }
+
+#: DAGs that break a service, which has to be there for that.
+DRILLS = [
+    dag_id
+    for dag_id in RUNS
+    if dag_id.startswith("disaster_recovery_") and not dag_id.endswith(("_reaper", "_restore_test"))
+]
 
 #: What has to run before a DAG can succeed.
 BEFORE: dict[str, str] = {"backup_deadline": "backup_incremental", "capacity_accuracy": "capacity_forecast"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.dags.support import BEFORE, RUNS
+from tests.dags.support import BEFORE, DRILLS, RUNS
 
 
 @pytest.mark.parametrize("dag_id", RUNS)
@@ -15,6 +15,8 @@ def test_runs_to_its_end(dag_id: str, published: None, run_dag: Any, request: py
         request.getfixturevalue("metrics")
     if dag_id.startswith("coreml_"):
         request.getfixturevalue("models")
+    if dag_id in DRILLS:
+        request.getfixturevalue("drilled")
     if dag_id == "backup_wal":
         request.getfixturevalue("wal")
     if dag_id == "backup_replicate":

@@ -90,7 +90,7 @@ def test_the_lines_of_the_readme(environment: dict[str, str], tmp_path: Path) ->
     (documents / "below" / "one.txt").write_text("one\n")
     (documents / "two.bin").write_bytes(bytes(range(256)) * 1000)
     said = run("bash", "-e", "-u", "-c", readme_lines(), env=environment, cwd=tmp_path)
-    assert "pools created: fastvlm_backup, fastvlm_maintenance, fastvlm_device_linux-reference" in said
+    assert "pools created: fastvlm_backup, fastvlm_maintenance, fastvlm_drills, fastvlm_drill_undo, " in said
     assert PASSPHRASE not in said.replace(readme_lines(), "")
     # Read back by the program that shares no code with the package.
     restore = environment | {

@@ -133,6 +133,22 @@ def test_the_receiver_of_wal_waits_to_be_asked_for_and_keeps_its_spool():
     assert receiver["entrypoint"][:2] == ["fastvlm-ops", "receive-wal"]
 
 
+def test_the_reaper_of_faults_sees_what_the_tasks_see():
+    reaper, tasks = SERVICES["reap-faults"], SERVICES["airflow-scheduler"]
+    assert reaper["entrypoint"] == ["fastvlm-ops", "reap-faults"]
+    assert reaper["pid"] == "service:airflow-scheduler"  # faults are of processes of that container
+    assert reaper["hostname"] == tasks["hostname"]
+    assert reaper["volumes"] == tasks["volumes"]
+    folder = reaper["environment"]["AIRFLOW__FASTVLM_OPS__DRILL_DIR"]
+    assert tasks["environment"]["AIRFLOW__FASTVLM_OPS__DRILL_DIR"] == folder
+    assert f"drills:{folder}" in reaper["volumes"]
+    metrics = reaper["environment"]["AIRFLOW__FASTVLM_OPS__METRICS_DIR"]
+    made = (ROOT / "Dockerfile").read_text()  # there, for a user who is not root
+    assert f" {folder} " in made
+    assert f" {metrics} " in made
+    assert f"{metrics}/fastvlm_drill_faults.prom" in reaper["healthcheck"]["test"][1]
+
+
 def test_the_operations_pages_are_mounted_where_airflow_looks_for_plugins():
     mounts = dict(volume.split(":")[:2] for volume in SERVICES["airflow-apiserver"]["volumes"])
     (source,) = [here for here, there in mounts.items() if there.startswith("/opt/airflow/plugins/")]

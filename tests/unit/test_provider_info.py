@@ -37,11 +37,13 @@ HOOKS = {
     "fastvlm_s3": "s3.BackupRepositoryHook",
     "fastvlm_prometheus": "prometheus.PrometheusHook",
     "fastvlm_apple_device": "apple_device.AppleDeviceHook",
+    "fastvlm_service": "service.ServiceHook",
 }
 SECRET = {
     "fastvlm_s3": ["repository_passphrase"],
     "fastvlm_prometheus": ["headers"],
     "fastvlm_apple_device": ["provisioning_profile_uuid"],
+    "fastvlm_service": [],
 }
 RELABELED = {
     "fastvlm_s3": {"login": "Access key id", "password": "Secret access key"},
@@ -51,6 +53,7 @@ RELABELED = {
         "login": "Development team",
         "password": "Salt of its hash",
     },
+    "fastvlm_service": {"host": "Address of its control"},
 }
 
 

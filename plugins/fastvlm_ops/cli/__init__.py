@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastvlm_ops import __version__
+from fastvlm_ops.cli.drills import add_command as add_drills
 from fastvlm_ops.cli.errors import CommandError
 from fastvlm_ops.cli.keys import add_commands
 
@@ -56,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_prove_device(commands)
     _add_receive_wal(commands)
     _add_storage_classes(commands)
+    _add_reap_faults(commands)
+    add_drills(commands, tell)
     add_commands(commands, tell)
     return parser
 
@@ -194,6 +197,23 @@ def _add_storage_classes(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=_storage_classes)
 
 
+def _add_reap_faults(commands: Commands[argparse.ArgumentParser]) -> None:
+    text = (
+        "Take back the faults of disaster-recovery drills on this machine whose time to live is over. To be"
+        " kept running by systemd or a container engine on every worker that runs drills, as the workers'"
+        " user; it needs no database. Exit code 1 when --once leaves a fault or its rows, and 4 when another"
+        " one is at work."
+    )
+    command = commands.add_parser(
+        "reap-faults", help="take back faults of drills that are over", description=text
+    )
+    command.add_argument("--once", action="store_true", help="look once, and end")
+    command.add_argument(
+        "--drill-dir", type=Path, metavar="FOLDER", help="of the drills; [fastvlm_ops] drill_dir unless given"
+    )
+    command.set_defaults(run=_reap_faults)
+
+
 def _init(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.init import run
 
@@ -229,6 +249,12 @@ def _storage_classes(options: argparse.Namespace) -> int:
     from fastvlm_ops.cli.storage_classes import run
 
     return run(options.action, options.connection, tell)
+
+
+def _reap_faults(options: argparse.Namespace) -> int:
+    from fastvlm_ops.cli.reap_faults import run
+
+    return run(options.drill_dir, options.once, tell)
 
 
 def _validate(options: argparse.Namespace) -> int:

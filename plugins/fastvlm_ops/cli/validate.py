@@ -17,6 +17,8 @@ from fastvlm_ops.core.config import (
     Problem,
 )
 from fastvlm_ops.core.config.components import Components
+from fastvlm_ops.core.config.disaster_recovery import SCENARIO_FOLDER, Scenario, load_scenario
+from fastvlm_ops.core.config.disaster_recovery_policy import POLICY_FILE, DisasterRecoveryPolicy
 from fastvlm_ops.core.config.policies import S3Policy
 from fastvlm_ops.core.config.prometheus import PrometheusConfig
 from fastvlm_ops.core.config.reading import DefinitionFile, read_definition_file
@@ -29,6 +31,8 @@ MODELS: dict[str, type[DefinitionFile]] = {
     COMPONENTS_FILE: Components,
     CAPACITY_FILE: Capacity,
     COREML_FILE: CoreMLDefinitions,
+    POLICY_FILE: DisasterRecoveryPolicy,
+    f"{SCENARIO_FOLDER}/*.y*ml": Scenario,
     "policies/*.json": S3Policy,
     "observability/prometheus/*.rules.yaml": Rules,
     "observability/prometheus/prometheus.yml": PrometheusConfig,
@@ -89,7 +93,8 @@ def _check(folder: Path, name: str) -> None:
         return
     for pattern, model in MODELS.items():
         if fnmatchcase(name, pattern):
-            read_definition_file(path, model)
+            # A scenario's name is a DAG's, and has to be fit for that.
+            load_scenario(path) if model is Scenario else read_definition_file(path, model)
             return
     message = f"is not known, and nothing reads it; known: {', '.join(MODELS)}"
     raise DefinitionError(path, [Problem("", message)])

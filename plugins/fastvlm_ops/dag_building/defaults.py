@@ -13,6 +13,10 @@ OWNER = "fastvlm-ops"
 BACKUP_POOL = pools.BACKUP_POOL.name
 #: Of tasks that change Airflow's own database.
 MAINTENANCE_POOL = pools.MAINTENANCE_POOL.name
+#: Of the steps of drills.
+DRILL_POOL = pools.DRILL_POOL.name
+#: Of tasks that take a drill's fault back.
+UNDO_POOL = pools.UNDO_POOL.name
 
 
 def device_pool(device: str) -> str:

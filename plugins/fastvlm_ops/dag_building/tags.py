@@ -13,6 +13,7 @@ class Tag(StrEnum):
     MAINTENANCE = "maintenance"
     CAPACITY = "capacity"
     COREML = "coreml"
+    DISASTER_RECOVERY = "disaster-recovery"
     SCHEDULED = "scheduled"
     #: Something that happens outside Airflow starts it.
     EVENT = "event"

@@ -140,6 +140,14 @@ class AirflowClient:
         """Let a DAG run by its schedule."""
         self._call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
 
+    def pause(self, dag_id: str) -> None:
+        """Keep a DAG from running, and its runs from going on."""
+        self._call("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": True})
+
+    def mark_failed(self, dag_id: str, run_id: str) -> None:
+        """Mark a run as failed, as a person would who wants it to end."""
+        self._call("PATCH", _path(dag_id, run_id), json={"state": "failed"})
+
     def wait_for_question(
         self, dag_id: str, run_id: str, task_id: str, *, timeout_seconds: float = 60
     ) -> dict[str, Any]:

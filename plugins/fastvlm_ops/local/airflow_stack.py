@@ -19,8 +19,8 @@ from pathlib import Path
 
 import httpx
 
+from fastvlm_ops.core.programs.proc import session_members
 from fastvlm_ops.local.ports import HOST, bypass_proxies, free_ports
-from fastvlm_ops.local.proc import session_members
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 
 USER = "admin"

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastvlm_ops.core.programs.proc import UnsupportedSystemError
 from fastvlm_ops.local.airflow_api import AirflowError
 from fastvlm_ops.local.console import Console
-from fastvlm_ops.local.proc import UnsupportedSystemError
 from fastvlm_ops.local.processes import ProcessStartError
 from fastvlm_ops.local.report import login_text, story_text
 from fastvlm_ops.local.round_trip import RoundTripError, run_round_trip

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fastvlm_ops.local.proc import UnsupportedSystemError
+from fastvlm_ops.core.programs.proc import UnsupportedSystemError
 from fastvlm_ops.local.state import DEFAULT, DemoState
 
 

@@ -6,23 +6,18 @@ that this user can reach.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import shutil
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvlm_ops.core.backup.errors import SourceError
-from fastvlm_ops.core.backup.postgresql.programs import Account, run_as
+from fastvlm_ops.core.programs.proc import family
 from fastvlm_ops.local.ports import HOST, answers, free_ports
 from fastvlm_ops.local.postgres_programs import NEWEST, usable_programs
-from fastvlm_ops.local.proc import process_id
+from fastvlm_ops.local.postgres_starting import account, as_account, environment, initialise, scratch_folder
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 
 if TYPE_CHECKING:
@@ -70,7 +65,7 @@ class PostgreSQL:
         self._settings = {**_SETTINGS, **(settings or {})}
         self._segment_mb = segment_mb
         self._die_with_parent = die_with_parent
-        self._account = _account()
+        self._account = account()
         self._password = secrets.token_urlsafe(24)
         self._scratch: Path | None = None
         self._programs = Path()
@@ -136,10 +131,17 @@ class PostgreSQL:
 
         :raises ProcessStartError: it ended, or was not ready in time
         """
-        scratch = self._scratch = _scratch(self._account)
+        scratch = self._scratch = scratch_folder(self._account)
         try:
             self._programs = usable_programs(self.major, self._account, scratch)
-            self._initialise(scratch)
+            initialise(
+                self._programs,
+                scratch / "data",
+                account=self._account,
+                user=_USER,
+                password=self._password,
+                segment_mb=self._segment_mb,
+            )
             self._start_serving(scratch, timeout_seconds)
         except BaseException:
             self.stop()
@@ -209,45 +211,8 @@ class PostgreSQL:
     def _signal_all(self, number: int) -> None:
         if self._process is None:
             return
-        leader = self._process.id
-        leader.signal(number)
-        with contextlib.suppress(FileNotFoundError):  # it has ended
-            # Each leads a session of its own.
-            children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()
-            for child in filter(None, map(process_id, map(int, children))):
-                child.signal(number)
-
-    def _initialise(self, scratch: Path) -> None:
-        secret = scratch / "password"
-        secret.touch(mode=0o600)
-        secret.write_text(self._password)
-        os.chown(secret, self._account.uid, self._account.gid)
-        arguments = [
-            str(self._programs / "initdb"),
-            *("--pgdata", str(scratch / "data")),
-            *("--username", _USER),
-            *("--pwfile", str(secret)),
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--data-checksums",
-            f"--wal-segsize={self._segment_mb}",
-            "--no-sync",
-            "--no-instructions",
-        ]
-        result = subprocess.run(
-            arguments,
-            env=_environment(scratch),
-            cwd=scratch,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            **self._account.popen_options(),
-        )
-        secret.unlink()
-        if result.returncode != 0:
-            raise ProcessStartError(f"PostgreSQL's initdb failed: {result.stderr.strip()[-1000:]}")
+        for one in family(self._process.id):
+            one.signal(number)
 
     def _start_serving(self, scratch: Path, timeout_seconds: float) -> None:
         for attempts_left in (2, 1, 0):
@@ -267,8 +232,8 @@ class PostgreSQL:
             arguments += ["-c", f"{name}={value}"]
         self._process = self.processes.start(
             "postgres",
-            _as_account(self._account, arguments, die_with_parent=self._die_with_parent),
-            environment=_environment(scratch),
+            as_account(self._account, arguments, die_with_parent=self._die_with_parent),
+            environment=environment(scratch),
             log=log,
             folder=scratch,
         )
@@ -294,39 +259,3 @@ class PostgreSQL:
             self._process.id.signal(number)
             self.processes.wait(self._process)
             self._process = None
-
-
-def _account() -> Account:
-    try:
-        return run_as()
-    except SourceError as error:
-        raise ProcessStartError(str(error)) from None
-
-
-def _scratch(account: Account) -> Path:
-    parent = Path(tempfile.gettempdir()).resolve()
-    if account.name is not None and not all(
-        path.stat().st_mode & 0o001 for path in (parent, *parent.parents)
-    ):
-        parent = Path("/var/tmp")  # noqa: S108 - TMPDIR lies where the other user cannot reach it
-    scratch = Path(tempfile.mkdtemp(prefix="fastvlm-ops-postgres-", dir=parent))
-    os.chown(scratch, account.uid, account.gid)
-    return scratch
-
-
-def _environment(scratch: Path) -> dict[str, str]:
-    return {"PATH": os.defpath, "HOME": str(scratch), "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _as_account(account: Account, arguments: Sequence[str], *, die_with_parent: bool) -> list[str]:
-    options = []
-    if account.name is not None:
-        options += [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]
-    if die_with_parent:  # set together with the user: a change of user afterwards would clear it
-        options += ["--pdeathsig", "INT"]
-    if not options:
-        return list(arguments)
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise ProcessStartError("setpriv (package util-linux) is needed to start PostgreSQL")
-    return [setpriv, *options, *arguments]

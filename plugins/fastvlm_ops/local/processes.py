@@ -8,18 +8,19 @@ their session, and those that a crash kept from being recorded. Standard library
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvlm_ops.local.proc import ProcessId, marked, process_id, session_members
+from fastvlm_ops.core.programs.proc import ProcessId, marked, process_id, session_members
 
 MARKER = "FASTVLM_OPS_DEMO_STATE"
 
@@ -125,11 +126,21 @@ class Processes:
 
     def note(self, **facts: Any) -> None:
         """Write facts into the state file; it is replaced in one step, and is readable by its owner only."""
-        state = self.read() | facts
-        temporary = self.file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(state, indent=1))
-        temporary.replace(self.file)
+        with self._alone():
+            self._write(self.read() | facts)
+
+    def note_outside(self, folder: Path) -> None:
+        """Record a folder outside this one, to be removed when all is stopped.
+
+        :param folder: made by what was started
+        """
+        with self._alone():
+            state = self.read()
+            self._write(state | {"outside": sorted({*state.get("outside", []), str(folder)})})
+
+    def outside(self) -> list[Path]:
+        """Return the folders outside this one that were recorded."""
+        return [Path(folder) for folder in self.read().get("outside", [])]
 
     def alive(self) -> list[ProcessId]:
         """Return all processes of this folder that run: recorded ones, what they started, and stray ones."""
@@ -153,24 +164,41 @@ class Processes:
             while (alive := self.alive()) and time.monotonic() < deadline:
                 _signal((one for one in alive if one.pid not in asked), signal.SIGTERM)
                 asked |= {one.pid for one in alive}
-                self._reap()
+                self.reap()
                 time.sleep(0.1)
         deadline = time.monotonic() + 10
         while (alive := self.alive()) and time.monotonic() < deadline:
             _signal(alive, signal.SIGKILL)
-            self._reap()
+            self.reap()
             time.sleep(0.05)
-        self._reap()
+        self.reap()
         if not alive:
             self.file.unlink(missing_ok=True)
+            self.file.with_suffix(".lock").unlink(missing_ok=True)
         return alive
 
     def _record(self, process: Process) -> None:
-        others = [entry for entry in self.read().get("processes", []) if entry["name"] != process.name]
         entry = {"name": process.name, "id": asdict(process.id), "log": str(process.log)}
-        self.note(processes=[*others, entry])
+        with self._alone():
+            state = self.read()
+            others = [other for other in state.get("processes", []) if other["name"] != process.name]
+            self._write(state | {"processes": [*others, entry]})
 
-    def _reap(self) -> None:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A supervisor that was started here records what it starts in the same file."""
+        with self.file.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _write(self, state: dict[str, Any]) -> None:
+        temporary = self.file.with_suffix(f".{os.getpid()}.tmp")
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps(state, indent=1))
+        temporary.replace(self.file)
+
+    def reap(self) -> None:
+        """Take note of those that were started by this object and have ended, so that no zombie stays."""
         for handle in self._handles.values():
             handle.poll()
 

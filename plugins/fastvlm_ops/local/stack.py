@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,8 @@ class Extras:
     :param environment: additions to that of Airflow's processes
     :param kit: whether there is a kit with a writer
     :param changes: to Airflow's own settings, by section and key
+    :param prepare: called once S3 runs and before Airflow starts, which it must not hold up; returns further
+        connections
     """
 
     include: Path | None = None
@@ -48,6 +50,7 @@ class Extras:
     environment: Mapping[str, str] = field(default_factory=dict)
     kit: bool = True
     changes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    prepare: Callable[[Stack], Mapping[str, Mapping[str, Any]]] = lambda _: {}
 
 
 class Stack:
@@ -108,7 +111,11 @@ class Stack:
             self._note("Prometheus", began, console)
         self._finish(database, "airflow db migrate")
         self._note("Airflow's database", began, console, "starting Airflow")
-        connections = {"fastvlm_s3": self._connection(), **self._extras.connections}
+        connections = {
+            "fastvlm_s3": self._connection(),
+            **self._extras.connections,
+            **self._extras.prepare(self),
+        }
         if self.prometheus is not None:
             connections["fastvlm_prometheus"] = self.prometheus.connection()
         self.airflow.start(connections)
@@ -163,7 +170,7 @@ class Stack:
     def _start_postgres(self) -> None:
         server = PostgreSQL(self.state.folder / "postgres", processes=self.state.processes)
         server.start()
-        self.state.note_outside(server.scratch)
+        self.state.processes.note_outside(server.scratch)
         url = server.make_database("airflow")
         self.airflow.database_url = url.replace("+psycopg:", "+psycopg2:")
 

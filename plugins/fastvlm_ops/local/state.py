@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastvlm_ops.local.proc import ProcessId, process_id
+from fastvlm_ops.core.programs.proc import ProcessId, process_id
 from fastvlm_ops.local.processes import Processes
 
 DEFAULT = Path(".demo")
@@ -109,18 +109,11 @@ class DemoState:
         :returns: those that could not be stopped
         """
         self._stop_driver()
-        outside = self.processes.read().get("outside")
+        outside = self.processes.outside()
         left = self.processes.stop(patience_seconds=patience_seconds)
-        if outside and not left:
-            shutil.rmtree(outside, ignore_errors=True)
+        for folder in outside if not left else ():
+            shutil.rmtree(folder, ignore_errors=True)
         return left
-
-    def note_outside(self, folder: Path) -> None:
-        """Record a folder outside this one, to be removed when all is stopped.
-
-        :param folder: made by what was started
-        """
-        self.processes.note(outside=str(folder))
 
     def _stop_driver(self) -> None:
         record = self.processes.read().get("driver")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
@@ -22,11 +23,26 @@ def may_read(dag_id: str) -> Any:
     return Depends(requires_access_dag("GET", DagAccessEntity.RUN, dag_id))
 
 
+def may_see(user: Any, dag_id: str) -> bool:
+    """Return whether Airflow would show this user the runs of the DAG."""
+    return _may(user, dag_id, "GET")
+
+
 def may_trigger(user: Any, dag_id: str) -> bool:
     """Return whether Airflow would let this user start a run of the DAG."""
+    return _may(user, dag_id, "POST")
+
+
+def _may(user: Any, dag_id: str, method: Literal["GET", "POST"]) -> bool:
     details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
     return bool(
         get_auth_manager().is_authorized_dag(
-            method="POST", access_entity=DagAccessEntity.RUN, details=details, user=user
+            method=method, access_entity=DagAccessEntity.RUN, details=details, user=user
         )
     )
+
+
+def next_run(dag_id: str) -> tuple[datetime | None, bool]:
+    """Return when Airflow runs the DAG next by its schedule, if at all, and whether it is paused."""
+    dag = DagModel.get_dagmodel(dag_id)
+    return (None, False) if dag is None else (dag.next_dagrun_create_after, bool(dag.is_paused))

@@ -52,5 +52,22 @@ def coreml_detail(model: str, device: str, compute_unit: str, run_key: str = "")
     return f"/coreml/{names}{_asked(run_key)}"
 
 
+def drill(run_key: str) -> str:
+    """Return the page of a drill, below the pages' root.
+
+    :param run_key: ``<dag id>/<run id>``
+    """
+    return f"/disaster_recovery/drill{_asked(run_key)}"
+
+
+def drill_evidence(run_key: str, name: str) -> str:
+    """Return where a file of a drill's evidence is to be had, below the pages' root.
+
+    :param run_key: ``<dag id>/<run id>``
+    :param name: of the file
+    """
+    return f"/disaster_recovery/evidence?{urlencode({'run': run_key, 'name': name})}"
+
+
 def _asked(run_key: str) -> str:
     return f"?{urlencode({'run': run_key})}" if run_key else ""

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from fastvlm_ops.core.disaster_recovery.reporting.report import TEMPLATES as DRILL_TEMPLATES
 from fastvlm_ops.ui.access import SignedIn
 from fastvlm_ops.ui.pages import SECTIONS
 from fastvlm_ops.ui.render import FOLDER, page
@@ -18,9 +19,10 @@ from fastvlm_ops.ui.render import FOLDER, page
 log = logging.getLogger(__name__)
 
 _STATIC = {
-    "site.css": "text/css",
-    "site.js": "text/javascript",
-    "fill_form.js": "text/javascript",
+    "site.css": (FOLDER / "static", "text/css"),
+    "pictures.css": (DRILL_TEMPLATES, "text/css"),  # which the report of a drill has in it as well
+    "site.js": (FOLDER / "static", "text/javascript"),
+    "fill_form.js": (FOLDER / "static", "text/javascript"),
 }
 _POLICY = "; ".join(
     (
@@ -73,7 +75,8 @@ def _home(request: Request) -> RedirectResponse:
 def _static(name: Annotated[str, Path(max_length=40)]) -> FileResponse:
     if name not in _STATIC:
         raise HTTPException(404)
-    return FileResponse(FOLDER / "static" / name, media_type=_STATIC[name])
+    folder, media_type = _STATIC[name]
+    return FileResponse(folder / name, media_type=media_type)
 
 
 async def _add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

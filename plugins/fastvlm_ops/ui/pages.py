@@ -12,6 +12,8 @@ from fastvlm_ops.ui.capacity.routes import DAG_ID as CAPACITY_DAG_ID
 from fastvlm_ops.ui.capacity.routes import router as capacity
 from fastvlm_ops.ui.coreml.routes import DAG_ID as COREML_DAG_ID
 from fastvlm_ops.ui.coreml.routes import router as coreml
+from fastvlm_ops.ui.disaster_recovery.routes import DAG_ID as DISASTER_RECOVERY_DAG_ID
+from fastvlm_ops.ui.disaster_recovery.routes import router as disaster_recovery
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Section:
 
 SECTIONS = (
     Section("backups", "Backups", BACKUPS_DAG_ID, backups),
+    Section("disaster_recovery", "Drills", DISASTER_RECOVERY_DAG_ID, disaster_recovery),
     Section("capacity", "Capacity", CAPACITY_DAG_ID, capacity),
     Section("coreml", "Core ML", COREML_DAG_ID, coreml),
 )

@@ -10,12 +10,13 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fastvlm_ops.core.disaster_recovery.reporting.report import TEMPLATES as DRILL_TEMPLATES
 from fastvlm_ops.ui import TITLE, URL_PREFIX, URL_ROUTE, formats
 
 FOLDER = Path(__file__).parent
 
 _ENVIRONMENT = Environment(
-    loader=FileSystemLoader(FOLDER / "templates"),
+    loader=FileSystemLoader([FOLDER / "templates", DRILL_TEMPLATES]),
     autoescape=True,  # for every template, whatever its name
     undefined=StrictUndefined,
     trim_blocks=True,

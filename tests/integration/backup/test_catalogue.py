@@ -26,10 +26,16 @@ from fastvlm_ops.core.backup.catalogue import (
     Catalogue,
     CatalogueError,
     CatalogueSet,
+    ComponentState,
     rebuild_catalogue,
     refresh_catalogue,
 )
-from fastvlm_ops.core.backup.journal import record_restored, record_verified
+from fastvlm_ops.core.backup.journal import (
+    RestoreTest,
+    record_restore_tested,
+    record_restored,
+    record_verified,
+)
 from fastvlm_ops.core.backup.verify import verify_repository
 from fastvlm_ops.core.backup.verify_result import HitSnapshot, VerifyResult
 from fastvlm_ops.core.store import Store, open_store
@@ -147,6 +153,7 @@ def test_a_backup_and_what_was_done_with_it(
     assert [check.what for check in catalogue.checks(first)].count("restored") == 1
     assert {check.snapshot_id for check in catalogue.checks(first)} == {m.snapshot_id for m in found.members}
     assert len(catalogue.checks([member.snapshot_id])) == 2
+    assert found.last_restore_tested is None
     (run,) = catalogue.verifications()
     assert (run.level, run.share, run.ok, run.snapshots, run.run_key) == ("head", None, True, 4, "check")
     assert (run.objects, run.size_bytes, run.read_bytes) == (
@@ -366,3 +373,71 @@ def test_many_at_once_end_in_the_same(
     assert Catalogue(store).set_count() == 16
     rebuild_catalogue(store, repository)
     assert rows(store) == kept
+
+
+def state_of(catalogue: Catalogue) -> ComponentState:
+    """Of the first component."""
+    return next(state for state in catalogue.components({}) if state.component == NAMES[0])
+
+
+def test_restore_tests_are_shown_and_come_back_from_the_bucket_alone(
+    store: Store, repository: Repository, sources: dict[str, FolderSource]
+) -> None:
+    catalogue = Catalogue(store)
+    first = back_up(repository, sources, "1")
+    refresh_catalogue(store, repository)
+    found = catalogue.set(first)
+    assert found is not None
+    ids = [member.snapshot_id for member in found.members]
+    assert found.last_restore_tested is None
+    state = state_of(catalogue)
+    assert (state.last_restore_tested_at, state.restore_failed) == (None, 0)
+
+    def record(*ok: bool, run_key: str = "drill") -> bool:
+        tested = {
+            one: RestoreTest(right, 1, 50_000, 2.4, () if right else ("file differs",))
+            for one, right in zip(ids, ok, strict=False)
+        }
+        return record_restore_tested(repository, first, tested, run_key=run_key)
+
+    assert record(True)
+    refresh_catalogue(store, repository)
+    found = catalogue.set(first)
+    assert found is not None
+    assert found.last_restore_tested is None, "not every component was tested"
+    assert found.members[0].last_restore_tested is not None
+
+    assert record(True, True)
+    assert not record(True, True), "a retry adds nothing"
+    refresh_catalogue(store, repository)
+    found = catalogue.set(first)
+    assert found is not None
+    check = found.last_restore_tested
+    assert check is not None
+    assert (check.ok, check.what, check.text) == (True, "restore-tested", "1 file, 48.8 KiB, in 2 s")
+    passed_at = state_of(catalogue).last_restore_tested_at
+    assert passed_at is not None
+
+    assert record(False, True), "other findings are another entry"
+    refresh_catalogue(store, repository)
+    found = catalogue.set(first)
+    assert found is not None
+    assert found.last_restore_tested is not None
+    assert not found.last_restore_tested.ok
+    assert [member.last_restore_tested.ok for member in found.members if member.last_restore_tested] == [
+        False,
+        True,
+    ]
+    state = state_of(catalogue)
+    assert (state.last_restore_tested_at, state.restore_failed) == (passed_at, 1)
+    assert len(catalogue.checks(first)) == 3, "the failed one, and the last that passed of each"
+
+    before = rows(store)
+    rebuild_catalogue(store, repository)
+    assert rows(store) == before
+    assert record(True, True, run_key="next drill")
+    refresh_catalogue(store, repository)
+    found = catalogue.set(first)
+    assert found is not None
+    assert found.last_restore_tested is not None
+    assert found.last_restore_tested.ok

@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastvlm_ops.core.backup import FolderSource, Repository, create_snapshot
 from fastvlm_ops.core.backup.catalogue import Catalogue, refresh_catalogue
-from fastvlm_ops.core.backup.journal import record_restored, record_verified
+from fastvlm_ops.core.backup.journal import (
+    RestoreTest,
+    record_restore_tested,
+    record_restored,
+    record_verified,
+)
 from fastvlm_ops.core.backup.metrics import METRICS_FILE, write_metrics
 from fastvlm_ops.core.backup.verify import verify_repository
 from fastvlm_ops.core.store import Store, open_store
@@ -85,6 +91,8 @@ def test_what_is_known_is_there(
         ("files", "models"): 1,
         ("damaged_snapshots", "models"): 0,
         ("damaged_snapshots", "uploads"): 0,
+        ("restore_failed_snapshots", "models"): 0,
+        ("restore_failed_snapshots", "uploads"): 0,
         ("sets", None): 1,
         ("catalogue_refreshed_timestamp_seconds", None): refreshed_at.timestamp(),
     }, "what was never verified or planned has no value"
@@ -101,10 +109,17 @@ def test_what_is_known_is_there(
         size_bytes=1000,
         duration_seconds=1,
     )
+    tested = RestoreTest(ok=True, files=1, size_bytes=1000, duration_seconds=1)
+    record_restore_tested(repository, "full-1", {snapshot_ids[0]: tested}, run_key="drill")
     refresh_catalogue(store, repository)
     found = samples(write_metrics(catalogue, OBJECTIVES, tmp_path))
-    for name in ("last_verified_timestamp_seconds", "last_restored_timestamp_seconds"):
-        assert abs(found[name, "models"] - refreshed_at.timestamp()) < 60
+    for name in ("last_verified", "last_restored", "last_restore_tested"):
+        assert abs(found[f"{name}_timestamp_seconds", "models"] - refreshed_at.timestamp()) < 60
+    assert found["restore_failed_snapshots", "models"] == 0
+    record_restore_tested(repository, "full-1", {snapshot_ids[0]: replace(tested, ok=False)}, run_key="drill")
+    refresh_catalogue(store, repository)
+    found = samples(write_metrics(catalogue, OBJECTIVES, tmp_path))
+    assert found["restore_failed_snapshots", "models"] == 1
 
     assert found["damaged_objects", None] == 0
     assert abs(found["verification_timestamp_seconds", "full"] - refreshed_at.timestamp()) < 60
@@ -193,6 +208,11 @@ GOOD = {"last_success_timestamp_seconds": RISING, "last_verified_timestamp_secon
             },
             ["BackupDamaged", "BackupOverdue"],
             id="too old and damaged",
+        ),
+        pytest.param(
+            {**LIMIT, **FRESH, **GOOD, "restore_failed_snapshots": "1x2400"},
+            ["BackupRestoreTestFailed"],
+            id="a restore test failed",
         ),
         pytest.param(
             {**LIMIT, **FRESH, "damaged_snapshots": "0x2400"},

@@ -35,6 +35,10 @@ NOT_RUNNING = {
     "dags": "warning",
 }
 
+POOLS = (
+    "fastvlm_backup, fastvlm_maintenance, fastvlm_drills, fastvlm_drill_undo, fastvlm_device_linux-reference"
+)
+
 
 @dataclass
 class Patient:
@@ -83,7 +87,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = (sys.executable, "-m", "fastvlm_ops.cli", "init", "--back-up", f"documents={documents}")
     done = patient.run(*command)
     assert done.returncode == 0, done.stderr
-    assert "pools created: fastvlm_backup, fastvlm_maintenance, fastvlm_device_linux-reference" in done.stdout
+    assert f"pools created: {POOLS}" in done.stdout
     return home
 
 
@@ -123,10 +127,7 @@ def test_nothing_is_wrong_but_that_nothing_runs(patient: Patient) -> None:
     assert unwell(findings) == NOT_RUNNING
     assert findings["scheduler"]["remedy"] == "start it: airflow scheduler"
     assert "the first backup makes it" in findings["repository"]["found"]
-    assert (
-        "fastvlm_backup, fastvlm_maintenance, fastvlm_device_linux-reference are there"
-        in findings["pools"]["found"]
-    )
+    assert f"{POOLS} are there" in findings["pools"]["found"]
 
 
 AFTER_CONNECTION = (
@@ -400,5 +401,5 @@ def test_people_get_a_table(patient: Patient) -> None:
     lines = result.stdout.splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("FAILED  bucket"))
     assert lines[at + 1].strip().startswith("→ make the bucket")
-    assert lines[-1].endswith("4 failed, 4 unknown")
+    assert lines[-1].endswith("4 failed, 5 unknown")
     assert "\x1b" not in result.stdout

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 import tests.airflow_home  # noqa: F401 - before anything imports Airflow
 from fastvlm_ops.local.airflow_stack import USER
 from scripts.screenshots import FLAGS
-from tests.integration.ui import benchmarks, forecasts, history, maintenance, recovering, spending
+from tests import drill_kit
+from tests.integration.ui import benchmarks, drills, forecasts, history, maintenance, recovering, spending
 from tests.integration.ui.rig import Rig
 
 Visit = Callable[..., BrowserContext]
@@ -37,6 +38,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         forecasts.add_scores(rig)
         benchmarks.add_definitions(rig.folder / "include")
         benchmarks.add_runs(rig.database)
+        drills.add_drills(rig, stories=[drill_kit.KILLED])
         yield rig
     finally:
         rig.stop()

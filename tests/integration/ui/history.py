@@ -21,7 +21,12 @@ from fastvlm_ops.core.backup import (
     verify_set_members,
 )
 from fastvlm_ops.core.backup.catalogue import refresh_catalogue
-from fastvlm_ops.core.backup.journal import record_restored, record_verified
+from fastvlm_ops.core.backup.journal import (
+    RestoreTest,
+    record_restore_tested,
+    record_restored,
+    record_verified,
+)
 from fastvlm_ops.core.store import open_store
 from fastvlm_ops.core.store.tables import backup as tables
 from tests.integration.ui.rig import BUCKET, PASSPHRASE, Rig
@@ -100,6 +105,12 @@ def back_up(rig: Rig, set_id: str = REAL_SET, kind: str = "full", run_key: str =
         files=2,
         size_bytes=1100,
         duration_seconds=1.4,
+    )
+    record_restore_tested(
+        repository,
+        set_id,
+        {members[1]: RestoreTest(ok=True, files=2, size_bytes=1100, duration_seconds=2.6)},
+        run_key="disaster_recovery_restore_test/manual__2026-11-24T04:00:00+00:00",
     )
     with open_store(f"sqlite:///{rig.database}", migrate_first=True) as store:
         refresh_catalogue(store, repository)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlencode
 
 import pytest
 from fastapi.routing import APIRoute
 
 from fastvlm_ops.local.airflow_stack import USER
+from tests.drill_kit import KILLED
 from tests.integration.ui.benchmarks import REGRESSED
 from tests.integration.ui.conftest import Visit
+from tests.integration.ui.drills import run_key
 from tests.integration.ui.forecasts import BUSY, key
 from tests.integration.ui.history import REAL_SET
 from tests.integration.ui.rig import VIEWER, Rig
@@ -26,11 +29,14 @@ def every_address() -> list[str]:
     values = {"set_id": REAL_SET, "component": "models", "name": "site.css"}
     values |= {"service": key(BUSY), "metric": "cpu"}
     values |= {"model": REGRESSED.model, "device": REGRESSED.device, "unit": REGRESSED.compute_unit}
+    drill = urlencode({"run": run_key(KILLED)})
+    asked = {"drill": f"?{drill}", "evidence": f"?{drill}&name=report.html"}
     addresses = []
     for route in create_app().routes:
         path = getattr(route, "path", None)
         assert path is not None, f"a route that cannot be asked: {route}"
         addresses.append(PAGES + re.sub(r"{(\w+)(:\w+)?}", lambda found: values[found[1]], path))
+        addresses[-1] += asked.get(path.rpartition("/")[2], "")
     return addresses
 
 
@@ -44,6 +50,7 @@ def test_no_route_answers_without_a_cookie(rig: Rig) -> None:
             assert REAL_SET not in refused.text, address
             assert BUSY not in refused.text, address
             assert REGRESSED.model not in refused.text, address
+            assert KILLED.title not in refused.text, address
             assert admin.get(address, follow_redirects=True).status_code == 200, address
             assert nobody.head(address).status_code in (401, 405), address
 

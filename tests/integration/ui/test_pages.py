@@ -81,12 +81,14 @@ def test_a_backup_shows_what_is_known_of_it(visit: Visit, rig: Rig) -> None:
     assert "2 files" in row.inner_text()
     assert "intact" in row.inner_text()
     assert "restored" in row.inner_text()
+    assert "passed" in row.inner_text()
     models = page.get_by_role("row").filter(has_text="models").first.inner_text()
     assert "0 B shared" not in models  # an earlier run had stored most of it
     assert "MiB shared or saved" in models
     checks = page.get_by_role("region", name="Verifications and restores")
     assert checks.get_by_text("new folder").count() == 1
-    assert checks.get_by_role("row").count() == 1 + 5
+    assert checks.get_by_text("restore-tested test").count() == 1
+    assert checks.get_by_role("row").count() == 1 + 6
 
 
 def test_hostile_names_are_only_text(visit: Visit, rig: Rig) -> None:

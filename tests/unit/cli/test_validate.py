@@ -75,8 +75,8 @@ def test_all_that_is_wrong_is_told_at_once(include: Path) -> None:
     assert messages(include) == [
         "components.yaml: does not exist",
         "unknown.txt: is not known, and nothing reads it; known: components.yaml, capacity.yaml,"
-        " coreml.yaml, policies/*.json, observability/prometheus/*.rules.yaml,"
-        " observability/prometheus/prometheus.yml",
+        " coreml.yaml, disaster_recovery_policy.yaml, disaster_recovery/*.y*ml, policies/*.json,"
+        " observability/prometheus/*.rules.yaml, observability/prometheus/prometheus.yml",
     ]
 
 

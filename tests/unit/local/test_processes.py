@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvlm_ops.local.proc import process_id
+from fastvlm_ops.core.programs.proc import process_id
 from fastvlm_ops.local.processes import MARKER, Processes, ProcessStartError, tail
 
 # A leader that ignores SIGTERM, and starts a child that leaves its session.
@@ -131,3 +131,22 @@ def test_tail(tmp_path: Path) -> None:
     assert tail(log) == ""
     log.write_text("\n".join(str(number) for number in range(100)))
     assert tail(log, lines=2) == "98\n99"
+
+
+def test_folders_outside_are_noted_once_each(processes: Processes, tmp_path: Path) -> None:
+    assert processes.outside() == []
+    for name in ("b", "a", "b"):
+        processes.note_outside(tmp_path / name)
+    assert processes.outside() == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_two_that_record_at_once_lose_nothing(processes: Processes, tmp_path: Path) -> None:
+    """As a supervisor does beside what started it."""
+    code = (
+        "import sys; from pathlib import Path; from fastvlm_ops.local.processes import Processes;"
+        "[Processes(Path(sys.argv[1])).note_outside(Path(f'/{sys.argv[2]}-{n}')) for n in range(50)]"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    writers = [subprocess.Popen([*command, name]) for name in ("a", "b", "c")]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert len(processes.outside()) == 150

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, Select, case, exists, func, select
 
@@ -140,7 +140,7 @@ class Catalogue:
         return [_member(row, checks) for row in rows]
 
     def checks(self, of: str | Collection[str]) -> list[Check]:
-        """The last verification, damage and restore of each snapshot, newest first.
+        """The last verification, damage, restore and restore test of each snapshot, newest first.
 
         :param of: id of a set, or ids of snapshots
         """
@@ -205,6 +205,8 @@ class Catalogue:
                 last_verified_at=None if found is None else found.verified_at,
                 last_restored_at=None if found is None else found.restored_at,
                 damaged=None if not is_filled else 0 if found is None else found.damaged,
+                last_restore_tested_at=None if found is None else found.restore_tested_at,
+                restore_failed=None if not is_filled else 0 if found is None else found.restore_failed,
             )
             states.append(state)
         return states
@@ -271,17 +273,21 @@ def _newest(connection: Connection) -> dict[str, Row[Any]]:
 
 
 def _checked(connection: Connection) -> dict[str, Row[Any]]:
-    """Of each component when any published snapshot of it was last found intact, and restored."""
-    snapshots, checks = tables.snapshots.c, tables.checks
-    verified, damaged, restored = (checks.alias(kind) for kind in ("verified", "damaged", "restored"))
+    """Of each component when any published snapshot of it was last found intact, restored and tested."""
+    snapshots = tables.snapshots.c
+    kinds = ("verified", "damaged", "restored", "restore_tested", "restore_failed")
+    aliases = [tables.checks.alias(kind) for kind in kinds]
+    verified, damaged, restored, tested, failed = aliases
     published = exists().where(tables.members.c.snapshot_id == snapshots.snapshot_id)
     query = select(
         snapshots.component,
         func.max(case((damaged.c.at.is_(None), verified.c.at))).label("verified_at"),
         func.max(restored.c.at).label("restored_at"),
         func.count(damaged.c.at).label("damaged"),
+        func.max(tested.c.at).label("restore_tested_at"),
+        func.count(failed.c.at).label("restore_failed"),
     ).select_from(tables.snapshots)
-    for alias in (verified, damaged, restored):
+    for alias in aliases:
         is_its = (alias.c.snapshot_id == snapshots.snapshot_id) & (alias.c.kind == alias.name)
         query = query.outerjoin(alias, is_its)
     return {
@@ -304,7 +310,7 @@ def _member_rows(connection: Connection, set_ids: Sequence[str]) -> list[Row[Any
 
 
 def _checks(connection: Connection, snapshot_ids: Sequence[str]) -> Checks:
-    """By snapshot and kind: verified, damaged, restored."""
+    """By snapshot and kind: verified, damaged, restored, restore_tested, restore_failed."""
     found: Checks = defaultdict(dict)
     columns = tables.checks.c
     for start in range(0, len(snapshot_ids), _ASKED_AT_ONCE):
@@ -318,18 +324,27 @@ def _checks(connection: Connection, snapshot_ids: Sequence[str]) -> Checks:
     return found
 
 
+_WHAT: dict[str, Literal["verified", "restored", "restore-tested"]] = {
+    "restored": "restored",
+    "restore_tested": "restore-tested",
+    "restore_failed": "restore-tested",
+}
+_IS_BAD = frozenset({"damaged", "restore_failed"})
+
+
 def _check(row: Row[Any]) -> Check:
-    if row.kind == "restored":
-        files = f"{row.files} file{'' if row.files == 1 else 's'}"
-        text = f"{files}, {format_bytes(row.size_bytes)}, in {row.duration_seconds:.0f} s"
-    else:
+    what: Literal["verified", "restored", "restore-tested"] = _WHAT.get(row.kind, "verified")
+    if what == "verified":
         share = "" if row.share is None else f" {row.share + 1} of {row.shares}"
         text = f"{row.level_or_where}{share}: {'intact' if row.kind == 'verified' else 'damaged'}"
+    else:
+        files = f"{row.files} file{'' if row.files == 1 else 's'}"
+        text = f"{files}, {format_bytes(row.size_bytes)}, in {row.duration_seconds:.0f} s"
     return Check(
         row.at,
-        "restored" if row.kind == "restored" else "verified",
+        what,
         row.level_or_where,
-        row.kind != "damaged",
+        row.kind not in _IS_BAD,
         text,
         row.component,
         row.snapshot_id,
@@ -353,4 +368,5 @@ def _member(row: Row[Any], checks: Checks) -> CatalogueMember:
         warnings=row.warnings,
         last_verified=known.get("damaged") or known.get("verified"),
         last_restored=known.get("restored"),
+        last_restore_tested=known.get("restore_failed") or known.get("restore_tested"),
     )

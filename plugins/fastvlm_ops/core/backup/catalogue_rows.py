@@ -9,14 +9,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Check:
-    """A verification that covered a snapshot, or a restore of it.
+    """A verification that covered a snapshot, a restore of it, or a restore test.
 
-    ``ok`` is False for damage that nothing later has shown to be gone. ``level_or_where`` is a level of
-    verification, or ``scratch``, ``new folder`` or ``in place``. ``text`` is for people.
+    ``ok`` is False for damage that nothing later has shown to be gone, and for a restore test that failed.
+    ``level_or_where`` is a level of verification, or ``scratch``, ``new folder`` or ``in place``, or
+    ``test``. ``text`` is for people.
     """
 
     at: datetime
-    what: Literal["verified", "restored"]
+    what: Literal["verified", "restored", "restore-tested"]
     level_or_where: str
     ok: bool
     text: str
@@ -57,7 +58,8 @@ class CatalogueMember:
     ``new_bytes`` is what was sent for it, ``shared_bytes`` the rest of its size: what other snapshots had
     stored already, or compression saved. ``started_at`` and ``duration_seconds`` are None when its manifest
     could not be read, ``warnings`` when an earlier version did not count them. ``last_verified`` tells of
-    damage, as long as there is any, before any later check that did not look there.
+    damage, as long as there is any, before any later check that did not look there, and
+    ``last_restore_tested`` of a test that failed, until one passes.
     """
 
     component: str
@@ -72,6 +74,7 @@ class CatalogueMember:
     warnings: int | None
     last_verified: Check | None
     last_restored: Check | None
+    last_restore_tested: Check | None = None
 
     @property
     def shared_bytes(self) -> int:
@@ -114,17 +117,26 @@ class CatalogueSet:
     @property
     def last_verified(self) -> Check | None:
         """Damage in any member; else the oldest of their checks, None as long as one was never verified."""
-        checks = [member.last_verified for member in self.members]
-        found = [check for check in checks if check is not None]
-        if damage := [check for check in found if not check.ok]:
-            return max(damage, key=lambda check: check.at)
-        return min(found, key=lambda check: check.at) if found and len(found) == len(checks) else None
+        return _of_all([member.last_verified for member in self.members])
 
     @property
     def last_restored(self) -> Check | None:
         """The newest restore of any member."""
         found = [member.last_restored for member in self.members if member.last_restored is not None]
         return max(found, key=lambda check: check.at, default=None)
+
+    @property
+    def last_restore_tested(self) -> Check | None:
+        """A failed test of any member; else the oldest of their tests, None while one was never tested."""
+        return _of_all([member.last_restore_tested for member in self.members])
+
+
+def _of_all(checks: list[Check | None]) -> Check | None:
+    """The newest one that found something; else the oldest, None where one is missing."""
+    found = [check for check in checks if check is not None]
+    if bad := [check for check in found if not check.ok]:
+        return max(bad, key=lambda check: check.at)
+    return min(found, key=lambda check: check.at) if found and len(found) == len(checks) else None
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,8 @@ class ComponentState:
     catalogue was never filled, so that nothing is known; in a filled one, a component that has an objective
     and no such snapshot is overdue. ``last_verified_at`` and ``last_restored_at`` are about any published
     snapshot of the component, ``damaged`` counts those that were found damaged and not mended since.
+    ``last_restore_tested_at`` is when a restore test of one last passed, ``restore_failed`` counts those
+    whose test failed, with none since that passed.
     """
 
     component: str
@@ -147,6 +161,8 @@ class ComponentState:
     last_verified_at: datetime | None
     last_restored_at: datetime | None
     damaged: int | None
+    last_restore_tested_at: datetime | None = None
+    restore_failed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,9 @@ class LogState:
 
     ``snapshots`` and ``sets`` map ids to the bodies of their entries, with ``seq``; in log order.
     ``checks`` maps ids of snapshots to the last entry of each kind about them: ``verified`` (found intact),
-    ``damaged`` (until a check that looks where it was found finds nothing), ``restored``. ``recorded`` maps
-    the keys of the newest 500 such entries, and of those that forget and condemn, to their seq, so that a
-    retried task adds none twice.
+    ``damaged`` (until a check that looks where it was found finds nothing), ``restored``, ``restore_tested``
+    and ``restore_failed`` (until a restore test of it passes). ``recorded`` maps the keys of the newest 500
+    such entries, and of those that forget and condemn, to their seq, so that a retried task adds none twice.
     ``verifications`` are the newest 100 ``verified`` entries, oldest first, with counts in place of ids.
 
     ``condemned`` holds the condemn entries of which not everything is known to be deleted, see
@@ -112,6 +112,8 @@ class LogState:
             self._fold_swept({**body, "seq": seq})
         elif kind in ("verified", "restored"):
             self._fold_check(kind, {**body, "seq": seq, "time": entry["time"]})
+        elif kind == "restore-tested":
+            self._fold_restore_test({**body, "seq": seq, "time": entry["time"]})
         # Unknown types are for later versions, and change nothing here.
         self.seq, self.digest = seq, digest
 
@@ -210,6 +212,19 @@ class LogState:
         counts = {"snapshots": len(body["snapshots"]), "damaged": len(body["damaged"])}
         row = {**about, **counts, "ok": body["ok"], "result": body.get("result")}
         self.verifications = [*self.verifications, row][-_VERIFICATIONS_KEPT:]
+
+    def _fold_restore_test(self, body: dict[str, Any]) -> None:
+        """A test that passed shows that what another had found is gone; one that failed keeps the date of
+        the last that passed.
+        """
+        self._record(body)
+        # An earlier version that begins at a checkpoint looks for a level in every check that is no restore.
+        common = {name: body[name] for name in ("seq", "time", "run_key")} | {"level": "test", "share": None}
+        for snapshot_id, found in body["snapshots"].items():
+            about = {**common, **{name: found[name] for name in ("files", "bytes", "duration")}}
+            if found["ok"]:
+                self.checks.get(snapshot_id, {}).pop("restore_failed", None)
+            self._note(snapshot_id, "restore_tested" if found["ok"] else "restore_failed", about)
 
     def _note(self, snapshot_id: str, kind: str, about: dict[str, Any]) -> None:
         if snapshot_id in self.snapshots:  # else it was forgotten meanwhile

@@ -1,10 +1,11 @@
-"""What was verified and restored, as entries of the commit log (docs/backup-format.md §8)."""
+"""What was verified, restored and restore-tested, as entries of the commit log (docs/backup-format.md §8)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastvlm_ops.core.backup.commit_log import LogState
@@ -12,8 +13,27 @@ from fastvlm_ops.core.backup.repository import Repository
 from fastvlm_ops.core.backup.verify_result import VerifyResult
 
 _NAMED = 20
+_TEXT = 500
 
 Where = Literal["scratch", "new folder", "in place"]
+
+
+@dataclass(frozen=True)
+class RestoreTest:
+    """What a restore test found of a snapshot.
+
+    :param ok: whether it was restored whole, is equal to the backup, and can be used
+    :param files: that were restored
+    :param size_bytes: of them
+    :param duration_seconds: of restoring and checking
+    :param problems: what is wrong, for people
+    """
+
+    ok: bool
+    files: int
+    size_bytes: int
+    duration_seconds: float
+    problems: tuple[str, ...] = ()
 
 
 class _RecordedError(Exception):
@@ -83,6 +103,33 @@ def record_restored(
         "duration": round(duration_seconds, 3),
     }
     return _record(repository, "restored", f"{run_key}/{snapshot_id}", body)
+
+
+def record_restore_tested(
+    repository: Repository, set_id: str, snapshots: Mapping[str, RestoreTest], *, run_key: str
+) -> bool:
+    """Record what a restore test found. Idempotent by run and outcome: other findings are another entry.
+
+    :param set_id: the backup set that was tested
+    :param snapshots: what was found, by id
+    :returns: whether there is a new entry.
+    :raises StorageError: or a subclass, where the credentials may not write; nothing is recorded then.
+    """
+    outcome = {"set_id": set_id, "snapshots": {key: snapshots[key].ok for key in sorted(snapshots)}}
+    digest = hashlib.sha256(json.dumps(outcome, sort_keys=True).encode()).hexdigest()[:16]
+    found = {
+        key: {
+            "ok": one.ok,
+            "files": one.files,
+            "bytes": one.size_bytes,
+            "duration": round(one.duration_seconds, 3),
+        }
+        for key, one in snapshots.items()
+    }
+    problems = [text[:_TEXT] for one in snapshots.values() for text in one.problems][:_NAMED]
+    ok = all(one.ok for one in snapshots.values())
+    body = {"run_key": run_key, "set_id": set_id, "ok": ok, "snapshots": found, "problems": problems}
+    return _record(repository, "restore-tested", f"{run_key}/{digest}", body)
 
 
 def _record(repository: Repository, kind: str, key: str, body: dict[str, Any]) -> bool:

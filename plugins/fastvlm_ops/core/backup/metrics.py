@@ -31,6 +31,10 @@ _OF_COMPONENTS = {
     "last_restored_timestamp_seconds": "When a backup of the component was last restored, in seconds since"
     " 1970.",
     "damaged_snapshots": "Published backups of the component that were found damaged, and not mended since.",
+    "last_restore_tested_timestamp_seconds": "When a backup of the component last passed a restore test, in"
+    " seconds since 1970.",
+    "restore_failed_snapshots": "Published backups of the component whose restore test failed, with none"
+    " since that passed.",
 }
 
 
@@ -133,6 +137,8 @@ def _values(state: ComponentState) -> dict[str, float | None]:
         "last_verified_timestamp_seconds": _seconds(state.last_verified_at),
         "last_restored_timestamp_seconds": _seconds(state.last_restored_at),
         "damaged_snapshots": state.damaged,
+        "last_restore_tested_timestamp_seconds": _seconds(state.last_restore_tested_at),
+        "restore_failed_snapshots": state.restore_failed,
     }
 
 

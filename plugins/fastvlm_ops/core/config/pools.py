@@ -34,7 +34,18 @@ MAINTENANCE_POOL = Pool(
     description="FastVLM Ops: one task at a time may tidy Airflow's own database.",
 )
 
-POOLS = (BACKUP_POOL, MAINTENANCE_POOL)
+DRILL_POOL = Pool(
+    name="fastvlm_drills",
+    slots=1,
+    description="FastVLM Ops: one step of a disaster-recovery drill at a time.",
+)
+UNDO_POOL = Pool(
+    name="fastvlm_drill_undo",
+    slots=8,
+    description="FastVLM Ops: faults of drills are taken back here, whatever else waits.",
+)
+
+POOLS = (BACKUP_POOL, MAINTENANCE_POOL, DRILL_POOL, UNDO_POOL)
 
 
 def device_pool(device: str) -> Pool:

@@ -12,12 +12,16 @@ from pathlib import Path
 from fastvlm_ops.core.config.capacity import Capacity
 from fastvlm_ops.core.config.components import Components
 from fastvlm_ops.core.config.coreml import CoreMLDefinitions
+from fastvlm_ops.core.config.disaster_recovery import Scenario
+from fastvlm_ops.core.config.disaster_recovery_policy import DisasterRecoveryPolicy
 from fastvlm_ops.core.config.reading import DefinitionFile
 
 SCHEMAS: dict[str, type[DefinitionFile]] = {
     "capacity.schema.json": Capacity,
     "components.schema.json": Components,
     "coreml.schema.json": CoreMLDefinitions,
+    "disaster_recovery.schema.json": Scenario,
+    "disaster_recovery_policy.schema.json": DisasterRecoveryPolicy,
 }
 
 

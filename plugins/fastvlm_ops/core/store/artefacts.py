@@ -59,6 +59,17 @@ class Artefact:
     created_at: datetime
 
 
+def list_artefacts(store: Store, run_key: str) -> list[Artefact]:
+    """Return what is recorded of the artefacts of a run, by name.
+
+    :param store: the operations database
+    :param run_key: of the run that made them
+    """
+    query = select(artefacts).where(artefacts.c.run_key == run_key).order_by(artefacts.c.name)
+    with store.read() as connection:
+        return [Artefact(**row._mapping) for row in connection.execute(query)]
+
+
 class ArtefactStore:
     """The artefacts of one operations database, in one bucket and prefix.
 
@@ -123,9 +134,7 @@ class ArtefactStore:
 
     def list(self, run_key: str) -> list[Artefact]:
         """Return the artefacts of a run, by name."""
-        query = select(artefacts).where(artefacts.c.run_key == run_key).order_by(artefacts.c.name)
-        with self._store.read() as connection:
-            return [Artefact(**row._mapping) for row in connection.execute(query)]
+        return list_artefacts(self._store, run_key)
 
     def get(self, artefact: Artefact) -> bytes:
         """Return the bytes of an artefact, checked against its hash.

@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastvlm_ops.core.programs.proc import process_id
 from fastvlm_ops.local.apple.script import AppleScript, Fault, FaultKind, ScriptedDevice
-from fastvlm_ops.local.proc import process_id
 
 VARIABLE = "FASTVLM_OPS_APPLE_STATE"
 

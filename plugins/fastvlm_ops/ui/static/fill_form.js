@@ -65,7 +65,8 @@
       if (field(name)?.value !== written(value)) enter(await until(() => field(name)), written(value));
     }
     await until(() => Object.entries(values).every(([name, value]) => field(name)?.value === written(value)));
-    await show(field(Object.keys(values)[0]));
+    const [first] = Object.keys(values);
+    if (first !== undefined) await show(field(first));
   };
   window.addEventListener("popstate", () => fill().catch(tell), { once: true });
 })();

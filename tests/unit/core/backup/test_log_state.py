@@ -46,6 +46,43 @@ def restored(name: str) -> tuple[str, dict[str, Any]]:
     return "restored", {**body, "run_key": "dag/run", "key": f"restored/{name}"}
 
 
+def restore_tested(**found: bool) -> tuple[str, dict[str, Any]]:
+    """The entry of a restore test: what it found, by snapshot."""
+    about = {"files": 3, "bytes": 9, "duration": 1.5}
+    snapshots = {name: {"ok": ok, **about} for name, ok in found.items()}
+    body = {"set_id": "set", "ok": all(found.values()), "snapshots": snapshots, "problems": []}
+    return "restore-tested", {**body, "run_key": "drill/run", "key": f"restore-tested/{found}"}
+
+
+def test_a_failed_restore_test_stays_until_one_passes_and_keeps_the_date_of_the_last_that_passed() -> None:
+    entries = [snapshot("a"), snapshot("b"), restore_tested(a=True, b=True), restore_tested(a=False, b=True)]
+    state = folded(*entries)
+    assert state.checks["a"]["restore_failed"]["seq"] == 4
+    assert state.checks["a"]["restore_tested"]["seq"] == 3
+    assert "restore_failed" not in state.checks["b"]
+    state = folded(*entries, restored("a"), verified("full", "a"))
+    assert "restore_failed" in state.checks["a"], "neither shows that it can be used"
+    state = folded(*entries, restore_tested(a=True))
+    assert "restore_failed" not in state.checks["a"]
+    assert state.checks["a"]["restore_tested"] == {
+        "seq": 5,
+        "time": "2026-01-01T00:05:00+00:00",
+        "run_key": "drill/run",
+        "level": "test",
+        "share": None,
+        "files": 3,
+        "bytes": 9,
+        "duration": 1.5,
+    }
+    assert len(state.recorded) == 3
+
+
+def test_a_restore_test_neither_mends_nor_verifies() -> None:
+    state = folded(snapshot("a"), verified("full", "a", damaged=("a",)), restore_tested(a=True, gone=True))
+    assert state.checks.keys() == {"a"}
+    assert state.checks["a"].keys() == {"damaged", "restore_tested"}
+
+
 def test_only_what_a_check_covered_is_verified() -> None:
     state = folded(snapshot("a"), verified("head", "a"), snapshot("b"))
     assert state.checks["a"]["verified"]["level"] == "head"
@@ -97,7 +134,7 @@ def test_what_is_forgotten_takes_its_checks_along_and_gets_none() -> None:
 
 
 def test_a_checkpoint_carries_the_checks_and_an_old_one_leaves_them_unknown() -> None:
-    state = folded(snapshot("a"), verified("full", "a"), restored("a"))
+    state = folded(snapshot("a"), verified("full", "a"), restored("a"), restore_tested(a=False))
     body = json.loads(json.dumps(state.checkpoint()))
     assert folded(("checkpoint", body)).checkpoint() == state.checkpoint()
     old = {key: body[key] for key in ("snapshots", "sets", "condemned")}

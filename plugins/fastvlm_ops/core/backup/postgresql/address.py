@@ -32,7 +32,7 @@ def libpq_environment(database: URL) -> dict[str, str]:
         "PGUSER": database.username,
         "PGPASSWORD": database.password,
         "PGDATABASE": database.database,
-        "PGCONNECT_TIMEOUT": CONNECT_SECONDS,
+        "PGCONNECT_TIMEOUT": database.query.get("connect_timeout", CONNECT_SECONDS),
         **{_OPTIONS[name]: value for name, value in database.query.items() if name in _OPTIONS},
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
@@ -50,7 +50,7 @@ def connect_parameters(database: URL) -> dict[str, Any]:
         "user": database.username,
         "password": database.password,
         "dbname": database.database,
-        "connect_timeout": CONNECT_SECONDS,
+        "connect_timeout": database.query.get("connect_timeout", CONNECT_SECONDS),
         **{name: value for name, value in database.query.items() if name in _OPTIONS},
     }
     return {name: value for name, value in given.items() if value is not None}

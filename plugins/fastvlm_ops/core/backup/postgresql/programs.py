@@ -134,6 +134,25 @@ class Account:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
+    def command(self, arguments: Sequence[str], *, die_with_parent: bool = False) -> list[str]:
+        """Return a command that runs a program as this account.
+
+        :param arguments: the program and its arguments
+        :param die_with_parent: whether the kernel stops it (SIGINT) with the thread that starts it
+        :raises SourceError: setpriv is needed for it, and is not there
+        """
+        options = []
+        if self.name is not None:
+            options += [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+        if die_with_parent:  # set together with the user: a change of user afterwards would clear it
+            options += ["--pdeathsig", "INT"]
+        if not options:
+            return list(arguments)
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise SourceError("setpriv (package util-linux) is needed to start PostgreSQL")
+        return [setpriv, *options, *arguments]
+
 
 def run_as() -> Account:
     """Return who a server of PostgreSQL can run as: oneself, or for root an unprivileged user.

@@ -41,7 +41,8 @@ def _of_component(bases: list[Base], systems: Mapping[str, WalListing]) -> list[
     with_segments = {system_id: listing for system_id, listing in systems.items() if listing.segments}
     if not bases or not with_segments:
         return []
-    newest = max(with_segments, key=lambda system_id: with_segments[system_id].newest_at)
+    systems_with_base = {base.system_id for base in bases}
+    stored_at = [found.newest_at for name, found in with_segments.items() if name in systems_with_base]
     found: list[ObjectInfo] = []
     for system_id, listing in with_segments.items():
         own = [base for base in bases if base.system_id == system_id]
@@ -50,6 +51,7 @@ def _of_component(bases: list[Base], systems: Mapping[str, WalListing]) -> list[
             stored = listing.parsed(own[0].segment_bytes)
             before = {item.name for item in stored if item.segment.number < first}
             found += [info for info in listing.segments if info.name in before]
-        elif system_id != newest:
+        # S3 tells times by the second: of two in the same one, either may be the later.
+        elif any(listing.newest_at < moment for moment in stored_at):
             found += listing.segments
     return found

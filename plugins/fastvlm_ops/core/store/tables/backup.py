@@ -75,7 +75,7 @@ members = Table(
     Index("backup_set_member_of_snapshot", "snapshot_id"),
 )
 
-#: The last entry of each kind about a snapshot: verified, damaged, restored.
+#: The last entry of each kind about a snapshot: verified, damaged, restored, restore_tested, restore_failed.
 checks = Table(
     "backup_check",
     metadata,

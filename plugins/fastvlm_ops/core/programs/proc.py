@@ -14,7 +14,7 @@ _PROC = Path("/proc")
 
 
 class UnsupportedSystemError(Exception):
-    """The embedded stack runs on Linux only."""
+    """Processes are found in /proc, which only Linux has."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class ProcessId:
         return (
             state is not None and state.started == self.started and self.boot == boot_id() and state.running
         )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it still runs, but was stopped by a signal and waits for SIGCONT."""
+        state = _stat(self.pid)
+        return self.alive and state is not None and state.stopped
 
     def signal(self, number: int) -> bool:
         """Signal this very process; False where it is gone.
@@ -62,6 +68,8 @@ class ProcessId:
 @dataclass(frozen=True)
 class _Stat:
     running: bool
+    stopped: bool
+    parent: int
     session: int
     started: int
 
@@ -72,7 +80,7 @@ def boot_id() -> str:
     :raises UnsupportedSystemError: not on Linux
     """
     if not sys.platform.startswith("linux"):
-        raise UnsupportedSystemError("the embedded stack needs Linux: it finds its processes in /proc")
+        raise UnsupportedSystemError("Linux is needed: processes are found in /proc")
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -94,6 +102,22 @@ def session_members(leader: ProcessId) -> Iterator[ProcessId]:
         state = _stat(pid)
         if state and state.running and state.session == leader.pid:
             yield ProcessId(pid, state.started, leader.boot)
+
+
+def family(leader: ProcessId) -> list[ProcessId]:
+    """Return the processes of a session, and all that they started, also what left for a session of its own,
+    as each process of a PostgreSQL server does. The leader comes first, parents before their children.
+
+    :param leader: of the session; nothing is returned where it is gone
+    """
+    if not leader.alive:
+        return []
+    states = {pid: state for pid in _pids() if (state := _stat(pid)) and state.running}
+    found = [leader.pid, *(pid for pid, state in states.items() if state.session == leader.pid)]
+    for pid in found:  # which grows
+        found += [other for other, state in states.items() if state.parent == pid and other not in found]
+    unique = dict.fromkeys(found)
+    return [ProcessId(pid, states[pid].started, leader.boot) for pid in unique if pid in states]
 
 
 def marked(name: str, value: str) -> Iterator[ProcessId]:
@@ -118,4 +142,10 @@ def _stat(pid: int) -> _Stat | None:
         return None
     # The name stands in parentheses and may hold any character, these included.
     fields = text[text.rindex(")") + 2 :].split()
-    return _Stat(running=fields[0] not in "ZX", session=int(fields[3]), started=int(fields[19]))
+    return _Stat(
+        running=fields[0] not in "ZX",
+        stopped=fields[0] == "T",
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        started=int(fields[19]),
+    )

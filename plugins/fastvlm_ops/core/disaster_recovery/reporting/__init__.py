@@ -1,0 +1,1 @@
+"""What is written of a drill: timeline, pictures, report, journal, and what to improve."""

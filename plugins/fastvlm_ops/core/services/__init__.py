@@ -1,0 +1,1 @@
+"""Running services as drills and remediation see them: instances, and how these are started and stopped."""
