@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fastvlm_ops.core.disaster_recovery.postgresql.errors import DatabaseError
+from fastvlm_ops.core.disaster_recovery.postgresql.failover import prove_writable
+from fastvlm_ops.local.service.database_pair import DatabasePair
 from tests.postgresql_drill import Drill, Mode, run_drill
+from tests.wal_kit import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -30,6 +34,27 @@ def test_a_standby_that_lags_loses_exactly_what_it_was_not_sent(tmp_path: Path) 
     assert len(drill.lost) > 10
     assert drill.rpo_seconds >= 1.5, "the standby was sent nothing for 1.5 s"
     assert drill.results["rejoin_database"]["evidence"]["how"][0]["detail"].startswith("rewound")
+
+
+@pytest.mark.slow
+def test_a_synchronous_primary_waits_for_its_standby_whatever_was_restarted(tmp_path: Path) -> None:
+    def waits() -> bool:
+        return any(one.sync == "sync" for one in pair.read(pair.primary()).senders)
+
+    with DatabasePair(tmp_path, "sync", die_with_parent=True) as pair:
+        assert waits()
+        pair.stop_instance(pair.standby())
+        prove_writable(pair.dsn(pair.primary()))  # it was stopped on purpose, and nobody waits for it
+        pair.start_instance(pair.standby())
+        assert waits()
+
+        pair.stop_instance(pair.primary())
+        pair.start_instance(pair.primary())
+        wait_for(waits, 30, "the primary waits for its standby again")
+
+        pair.kill(pair.standby())
+        with pytest.raises(DatabaseError, match="takes no writes"):
+            prove_writable(pair.dsn(pair.primary()), seconds=2)
 
 
 def _recovered(drill: Drill) -> None:

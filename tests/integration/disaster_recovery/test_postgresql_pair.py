@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ def test_a_killed_server_that_nobody_waited_for_holds_no_lock(pair: DatabasePair
     assert leader is not None
     leader.signal(signal.SIGKILL)
     while leader.alive:
-        pass
+        time.sleep(0.01)
 
     # As PostgreSQL itself looks: there is a process with the number in the lock file.
     assert (pair.data(standby) / LOCK_FILE).read_text().startswith(f"{leader.pid}\n")
