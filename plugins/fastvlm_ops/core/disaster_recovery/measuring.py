@@ -65,8 +65,8 @@ class LostWrite(Recorded):
 
 
 class Measures(Recorded):
-    """What a drill has measured. Seconds are counted from when the injection of the fault began; "at the fault"
-    is when it had ended, for until then what is hit may acknowledge writes that die with it.
+    """What a drill has measured. Seconds are counted from when the injection of the fault began. What was
+    acknowledged before it ended was acknowledged at the fault: until then, what is hit may go on.
 
     :param rto_seconds: to the first right answer after the outage: to a request and, where writes failed, to
         a write as well; None: never, or not measured
