@@ -33,12 +33,15 @@ pytestmark = pytest.mark.integration
 OBEDIENT = "trap 'exit 0' TERM; touch /tmp/healthy; while :; do sleep 60 & wait; done"
 #: Has to be killed.
 DEAF = "trap '' TERM; touch /tmp/healthy; while :; do sleep 60; done"
+#: The same, and healthy from its first start alone: /dev/shm is made anew for each.
+ONCE = f"test -e /tmp/healthy || touch /dev/shm/healthy; {DEAF}"
 CHECKED = {
     "test": ["CMD", "/bin/busybox", "sh", "-c", "test -e /tmp/healthy || { echo no model; exit 1; }"],
     "interval": int(0.3e9),
     "timeout": int(10e9),
     "retries": 1,
 }
+CHECKED_ONCE = CHECKED | {"test": ["CMD", "/bin/busybox", "test", "-e", "/dev/shm/healthy"]}
 _numbers = itertools.count(1)
 
 
@@ -172,7 +175,7 @@ def test_a_service_is_seen_as_its_containers_say(service, engine, client):
 
 def test_containers_are_stopped_started_and_restarted_by_their_names(service):
     obedient = service.add("obedient")
-    deaf = service.add("deaf", DEAF, restart_policy={"Name": "always"}, healthcheck=CHECKED)
+    deaf = service.add("deaf", ONCE, restart_policy={"Name": "always"}, healthcheck=CHECKED_ONCE)
     first = service.wait(deaf, lambda one: one.healthy is True)
     for one in (obedient, deaf):
         service.control.stop(one.name)
