@@ -39,9 +39,9 @@ class Drilled:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo_service(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> Iterator[DemoService]:
-    """The demo service; one in each test process, started by the first test that wants it."""
+    """The demo service; it ends with the file that wants it, for it keeps a tenth of a processor busy."""
     from fastvlm_ops.local.service.demo_service import DemoService
 
     folder = tmp_path_factory.mktemp("service")
