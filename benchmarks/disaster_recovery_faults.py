@@ -105,7 +105,7 @@ def ttl_errors(folder: Path, count: int) -> list[float]:
         with Victim() as victim:
             file = _armed(folder, f"ttl-{number}", victim)
             inject(file)
-            _wait(lambda: bool(victim.spans) and len(victim.spans[-1]) == 2)
+            _wait(lambda: bool(victim.spans) and len(victim.spans[-1]) == 2, "a fault's end")
             expires = read_entry(file).expires_monotonic_ns
             assert expires is not None
             errors.append(abs(victim.spans[-1][1] - expires) / 1e9)
@@ -204,26 +204,31 @@ def _armed(folder: Path, fault_id: str, victim: Victim) -> Path:
 
 @contextlib.contextmanager
 def _reaper(folder: Path) -> Iterator[None]:
-    """The reaper as a service runs it."""
+    """The reaper as a service runs it, from when it looks after faults: starting takes it a while."""
     command = [sys.executable, "-m", "fastvlm_ops.cli", "reap-faults", "--drill-dir", str(folder)]
-    with (folder / "reaper.log").open("wb") as log:
+    said = folder / "reaper.log"
+    with said.open("wb") as log:
         # An Airflow of its own, and with it an operations database: rows are kept as well.
         environment = {**os.environ, "AIRFLOW_HOME": str(folder / "airflow")}
         daemon = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
+        _wait(
+            lambda: '"event": "started"' in said.read_text() or daemon.poll() is not None,
+            "the reaper's start",
+        )
         yield
         if daemon.poll() is not None:
-            raise RuntimeError(f"the reaper ended: {(folder / 'reaper.log').read_text()[-2000:]}")
+            raise RuntimeError(f"the reaper ended: {said.read_text()[-2000:]}")
     finally:
         daemon.terminate()
         daemon.wait(_WAIT_SECONDS)
 
 
-def _wait(holds: Callable[[], bool]) -> None:
+def _wait(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + _WAIT_SECONDS
     while not holds():
         if time.monotonic() > deadline:
-            raise RuntimeError("a fault did not end within a minute")
+            raise RuntimeError(f"{what} was waited for {_WAIT_SECONDS:g} s, and did not come")
         time.sleep(0.01)
 
 
