@@ -21,7 +21,7 @@ from fastvlm_ops.core.services.places import write_place_marker
 from fastvlm_ops.core.services.process_control import ProcessControl
 from fastvlm_ops.local.processes import Process, Processes, ProcessStartError, tail
 from fastvlm_ops.local.service.configuration import write_configuration
-from fastvlm_ops.local.service.database_pair import NAMES as DATABASES
+from fastvlm_ops.local.service.database_addresses import NAMES as DATABASES
 from fastvlm_ops.local.service.layout import SERVICE_MARKER, SERVICE_NAME, Layout, SupervisorSettings
 from fastvlm_ops.local.service.remembering import recall
 
