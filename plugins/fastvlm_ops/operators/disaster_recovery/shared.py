@@ -94,6 +94,22 @@ class DrillOperator(EvidenceOperator):
             cluster_database=_cluster_database,
         )
 
+    def around(self, context: Context, store: Store, plan: DrillPlan) -> Surroundings:
+        """Return the surroundings of a drill that is planned.
+
+        :param context: of the task
+        :param store: the operations database
+        :param plan: of the drill
+        """
+        from fastvlm_ops.core.disaster_recovery.planning import scenario_of
+        from fastvlm_ops.core.disaster_recovery.watching import Watch
+        from fastvlm_ops.core.services.connecting import connect_control
+
+        control = connect_control(plan.control) if plan.control else None
+        target = scenario_of(plan).target
+        at = self.surroundings(context, store, Path(plan.folder), control, target)
+        return replace(at, pause=Watch(plan, at).pause)
+
     def _through(self, endpoint: str) -> Any:
         hook = BackupRepositoryHook(self.s3_conn_id)
         hook.__dict__["settings"] = replace(hook.settings, endpoint_url=endpoint)
@@ -170,22 +186,6 @@ class DrillStepOperator(DrillOperator):
         """
         parts = plan.definition["steps"].get(self.step) or ()
         return timedelta(seconds=sum(part.get("within_seconds", 0.0) for part in parts))
-
-    def around(self, context: Context, store: Store, plan: DrillPlan) -> Surroundings:
-        """Return the surroundings of a drill that is planned.
-
-        :param context: of the task
-        :param store: the operations database
-        :param plan: of the drill
-        """
-        from fastvlm_ops.core.disaster_recovery.planning import scenario_of
-        from fastvlm_ops.core.disaster_recovery.watching import Watch
-        from fastvlm_ops.core.services.connecting import connect_control
-
-        control = connect_control(plan.control) if plan.control else None
-        target = scenario_of(plan).target
-        at = self.surroundings(context, store, Path(plan.folder), control, target)
-        return replace(at, pause=Watch(plan, at).pause)
 
     def record(self, store: Store, plan: DrillPlan, result: StepResult, begun: datetime) -> None:
         """Record what the step has found.

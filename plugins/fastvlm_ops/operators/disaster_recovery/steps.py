@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastvlm_ops import settings
 from fastvlm_ops.operators.disaster_recovery.guard import check_all
-from fastvlm_ops.operators.disaster_recovery.shared import LEASE_MARGIN, DrillStepOperator, check_host
+from fastvlm_ops.operators.disaster_recovery.shared import (
+    LEASE_MARGIN,
+    DrillOperator,
+    DrillStepOperator,
+    check_host,
+)
 from fastvlm_ops.operators.shared import run_key
 
 if TYPE_CHECKING:
@@ -18,14 +23,12 @@ if TYPE_CHECKING:
     from fastvlm_ops.core.disaster_recovery.surroundings import Surroundings
 
 
-class ArmDrillOperator(DrillStepOperator):
+class ArmDrillOperator(DrillOperator):
     """Record what has to be taken back, as a file and as a row, and touch nothing.
 
     Belongs into a DAG as the setup of :class:`UndoFaultOperator`: Airflow runs no teardown whose setup has
     failed, and so nothing may be broken here.
     """
-
-    step = "arm_drill"
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return the id of the fault, and the file of its entry."""
@@ -45,14 +48,6 @@ class ArmDrillOperator(DrillStepOperator):
             file = arm_fault(plan, self.around(context, store, plan))
         self.log.info("armed: %s", file)
         return {"fault_id": plan.fault_id, "file": str(file)}
-
-    def carry_out(self, plan: DrillPlan, at: Surroundings) -> StepResult:
-        """Not a step of its own: what it does is seen by what it leaves."""
-        raise NotImplementedError
-
-    def would_do(self, plan: DrillPlan) -> list[str]:
-        """Return nothing: it touches nothing."""
-        return []
 
 
 class SimulateFailureOperator(DrillStepOperator):
