@@ -290,6 +290,8 @@ def test_the_holder_hangs(service: SmallService, drills: Path) -> None:
     holder.signal(signal.SIGSTOP)
     time.sleep(LIVE_SECONDS)
     (result,) = reap(drills, grace_seconds=0)
+    if result.outcome == "busy":  # stopped while it had the lock: it is killed, and the next look takes over
+        (result,) = reap(drills, grace_seconds=0)
     assert result.outcome == "taken_back"
     assert not is_hit(file)
     everyone(file)[0].signal(signal.SIGSTOP)  # by somebody else, since
