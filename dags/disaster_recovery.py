@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, TriggerRule, WeightRule, chain
+from airflow.sdk import DAG, AssetOrTimeSchedule, WeightRule, chain
 
 from fastvlm_ops.dag_building.assets import FULL_BACKUP
 from fastvlm_ops.dag_building.defaults import DRILL_POOL, UNDO_POOL
@@ -84,12 +84,10 @@ def wire(dag: DAG, scenario: Scenario) -> None:
         weight_rule=WeightRule.ABSOLUTE,
         retries=5,
     ).as_teardown(setups=arm, on_failure_fail_dagrun=True)
+    # A teardown too: of a run that a person marks as failed, Airflow skips all other tasks, and it is green.
     report = ReportDrillOperator(
-        task_id="report_drill",
-        approval_task_id=approve.task_id,
-        pool=UNDO_POOL,
-        trigger_rule=TriggerRule.ALL_DONE,
-    )
+        task_id="report_drill", approval_task_id=approve.task_id, pool=UNDO_POOL
+    ).as_teardown(on_failure_fail_dagrun=True)
     chain(guard, approve, arm, simulate, *parts, undo, report)
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from fastvlm_ops.core.disaster_recovery.fault_entries import FaultEntry, entry_file, read_entry
 from fastvlm_ops.core.disaster_recovery.faults import is_left
 from fastvlm_ops.core.disaster_recovery.planning import fault_id
-from fastvlm_ops.core.programs.proc import session_members
+from fastvlm_ops.core.programs.proc import ProcessId, session_members
 from fastvlm_ops.core.services.process_control import ProcessControl
 from fastvlm_ops.core.store import open_store
 from fastvlm_ops.core.store.tables import disaster_recovery as tables
@@ -177,15 +177,24 @@ def gone(demo: Demo, run_id: str, seconds: float) -> FaultEntry:
     return entry
 
 
+def state_of(airflow: AirflowClient, run_id: str, task_id: str) -> str | None:
+    """State of a task of a run of the drill that gets stuck."""
+    return next(task["state"] for task in airflow.tasks(STUCK, run_id) if task["task_id"] == task_id)
+
+
+def is_idle(process: ProcessId) -> bool:
+    """Whether a process of the executor has no task."""
+    try:
+        return b"<idle>" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return True  # it has ended
+
+
 def end(airflow: AirflowClient, run_id: str) -> None:
     """Mark a run as failed, and wait until its teardown has ended well."""
     airflow.mark_failed(STUCK, run_id)
 
-    def undone() -> bool:
-        states = {task["task_id"]: task["state"] for task in airflow.tasks(STUCK, run_id)}
-        return bool(states["undo_fault"] == "success")
-
-    wait(undone, 240, "undo_fault did not succeed")
+    wait(lambda: state_of(airflow, run_id, "undo_fault") == "success", 240, "undo_fault did not succeed")
 
 
 @pytest.mark.slow
@@ -194,8 +203,11 @@ def test_a_run_that_is_marked_failed_leaves_nothing(demo: Demo) -> None:
         run_id, _ = broken(demo, airflow)
         end(airflow, run_id)
         gone(demo, run_id, PATIENCE)
-        states = {task["task_id"]: task["state"] for task in airflow.tasks(STUCK, run_id)}
-    assert states["verify_failover"] == "failed"
+        run = airflow.wait_for_run(STUCK, run_id, progress=lambda _: None, timeout_seconds=120)
+    assert run.state == "failed"
+    states = {task.task_id: task.state for task in run.tasks}
+    assert (states["restore_service"], states["report_drill"]) == ("skipped", "failed")
+    assert demo.drill(STUCK, run_id)["verdict"] in {"FAIL", "INCONCLUSIVE", "ABORTED"}
 
 
 @pytest.mark.slow
@@ -203,9 +215,10 @@ def test_a_task_that_is_killed_with_its_supervisor_leaves_nothing(demo: Demo) ->
     with demo.client() as airflow:
         run_id, _ = broken(demo, airflow)
         scheduler = next(one for one in demo.state.processes.recorded() if one.name == "scheduler")
-        time.sleep(3)  # verify_failover begins
+        wait(lambda: state_of(airflow, run_id, "verify_failover") == "running", 60, "it did not begin")
         for member in list(session_members(scheduler.id)):
-            if member.pid != scheduler.id.pid:
+            # Not those that wait: one of them has the lock of the queue, and would keep it for ever.
+            if member.pid != scheduler.id.pid and not is_idle(member):
                 member.signal(signal.SIGKILL)
         entry = gone(demo, run_id, TIME_TO_LIVE + PATIENCE)
         assert entry.undone_by in {"time_to_live", "holder"}
