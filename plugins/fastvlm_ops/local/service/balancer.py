@@ -88,11 +88,13 @@ class Backend:
 
     def _end_connections(self) -> None:
         """Have users of one that is out of rotation connect anew: at once where they wait for no answer, and
-        soon where it hangs.
+        soon where it hangs. Who came since, for no replica was ready, gets the answer.
         """
-        patience_over = time.monotonic() - self.out_since > _PATIENCE_SECONDS
         for passed in list(self.passed) if self.in_rotation is False else ():
-            if patience_over or not passed.waiting:
+            came_since = passed.began > self.out_since
+            patience_over = time.monotonic() - max(self.out_since, passed.began) > _PATIENCE_SECONDS
+            stays = passed.waiting and (came_since or not patience_over)
+            if not stays and (patience_over or not came_since):
                 passed.cut()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 
 _PIECE = 64 << 10
@@ -22,6 +23,8 @@ class Passed:
     def __init__(self, client: asyncio.StreamWriter) -> None:
         self._sides = [client]
         self._cut = False
+        #: When it was made, by the monotonic clock.
+        self.began = time.monotonic()
         #: Whether the client has said something that was not answered yet.
         self.waiting = False
 

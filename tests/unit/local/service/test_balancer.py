@@ -179,12 +179,46 @@ def test_connections_to_one_that_hangs_are_cut_in_the_end() -> None:
             await asyncio.sleep(0.1)
             assert one.passed, "it may still answer"
             one.out_since -= 10
+            next(iter(one.passed)).began -= 20
             one.note("hangs")
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read(1) == b""
             while one.passed:
                 await asyncio.sleep(0.01)
         held.set()
+        server.close()
+
+    run(check)
+
+
+def test_who_came_when_none_was_ready_gets_the_answer_however_late() -> None:
+    async def check() -> None:
+        held = asyncio.Event()
+
+        async def answer_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            await held.wait()
+            writer.write(b"y")
+            writer.close()
+
+        (port,) = free_ports(1)
+        server = await asyncio.start_server(answer_late, HOST, port)
+        one = backend("replica-1", port)
+        async with balanced(Balancer([one])) as entrance:
+            one.answers = True
+            one.note("not ready")
+            one.note("not ready")
+            assert one.in_rotation is False
+            one.out_since -= 20
+            reader, writer = await asyncio.open_connection(HOST, entrance)
+            writer.write(b"x")
+            while not (one.passed and next(iter(one.passed)).waiting):
+                await asyncio.sleep(0.01)
+            next(iter(one.passed)).began -= 10
+            one.note("not ready")
+            held.set()
+            assert await reader.read(1) == b"y"
+            writer.close()
         server.close()
 
     run(check)
