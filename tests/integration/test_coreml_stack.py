@@ -22,7 +22,7 @@ from fastvlm_ops.local.demo_coreml import LINUX, PHONE
 from fastvlm_ops.local.state import DemoState
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 DAG, TASK = "coreml_benchmark", "approve_promotion"
 MEASURED = {

@@ -30,6 +30,9 @@ from fastvlm_ops.local.apple import AppleScript, Fault, FaultKind, ScriptedDevic
 from fastvlm_ops.local.apple.state import is_alive
 from tests.apple_kit import TEAM, Bench
 
+# Half a minute each of real time-outs; the same devices are in tests/dags/test_coreml.py.
+pytestmark = pytest.mark.slow
+
 PHONE = ScriptedDevice()
 PAD = ScriptedDevice(
     name="Test iPad",

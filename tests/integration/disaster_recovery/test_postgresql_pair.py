@@ -29,7 +29,7 @@ from fastvlm_ops.local.service.database_pair import DatabasePair
 from tests.postgresql_drill import PairControl, plan_of, surroundings_of
 from tests.postgresql_tampering import alter_row, hide_row
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

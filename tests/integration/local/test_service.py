@@ -27,7 +27,7 @@ from fastvlm_ops.local.service.layout import SERVICE_MARKER
 from tests.listening import addresses_of
 from tests.service_kit import QUESTION, Users, get, instance, is_healthy, is_out, post, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REPLICAS = ("replica-1", "replica-2")
 WEIGHTS = "FastVLMTags-v1.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
