@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastvlm_ops.core.programs.proc import ProcessId, family, process_id
 from fastvlm_ops.core.services.instances import Instance, Marker, ProcessIdentity, Role, ServiceView
+from fastvlm_ops.core.services.unix_sockets import short_path
 
 #: A leader, a child in its session, and one that left it, as PostgreSQL's processes do.
 PROGRAM = "sleep 600 & setsid sleep 600 & wait"
@@ -91,7 +92,8 @@ class SmallService:
             daemon_threads = True
             request_queue_size = 32
 
-        self._server = Server(str(self.socket), Handler)
+        with short_path(self.socket) as path:
+            self._server = Server(path, Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def hang_up(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -37,6 +38,18 @@ VIEW = {
 Answering = Callable[[socket.socket, bytes], None]
 
 
+def whole_request(connection: socket.socket) -> bytes:
+    """A request with its body, in however many pieces it comes."""
+    found = b""
+    while piece := connection.recv(65536):
+        found += piece
+        head, end, body = found.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            break
+    return found
+
+
 @contextlib.contextmanager
 def answering(path: Path, answer: Answering) -> Iterator[list[bytes]]:
     """A socket, each request to which is answered by a function."""
@@ -50,7 +63,7 @@ def answering(path: Path, answer: Answering) -> Iterator[list[bytes]]:
                 while True:
                     connection, _ = listener.accept()
                     with connection:
-                        requests.append(connection.recv(65536))
+                        requests.append(whole_request(connection))
                         with contextlib.suppress(OSError):
                             answer(connection, requests[-1])
 
