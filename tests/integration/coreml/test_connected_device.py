@@ -30,7 +30,7 @@ from fastvlm_ops.local.apple import AppleScript, Fault, FaultKind, ScriptedDevic
 from fastvlm_ops.local.apple.state import is_alive
 from tests.apple_kit import TEAM, Bench
 
-# Half a minute each of real time-outs; the same devices are in tests/dags/test_coreml.py.
+# Minutes in all, for its time-outs are real; tests/dags/test_coreml.py runs on such a device too.
 pytestmark = pytest.mark.slow
 
 PHONE = ScriptedDevice()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fastvlm_ops.core.coreml.devices.interface import HardwareClass
 from fastvlm_ops.core.coreml.verdicts import Metric, Verdict
 from fastvlm_ops.ui import addresses, formats
+from fastvlm_ops.ui.rows import Row
 
 STALE_AFTER = timedelta(days=3)
 """Benchmarks run every night: what was not measured for longer may have changed without anybody noticing."""
@@ -115,16 +116,8 @@ def tone(verdict: str) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judged(Row):
     """One metric of a run, as a row of ``coreml_verdict`` has it."""
-
-    row: Mapping[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.row[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ from fastvlm_ops.core.config.disaster_recovery import Scenario, load_scenario, s
 from fastvlm_ops.core.disaster_recovery.lever import Lever, read_lever
 from fastvlm_ops.core.disaster_recovery.reporting.overdue import allowed_age
 from fastvlm_ops.ui.errors import told
+from fastvlm_ops.ui.rows import Row
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.store import Store
@@ -40,16 +41,8 @@ def tone(verdict: str) -> str:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Row):
     """A drill, as a row of the list has it."""
-
-    row: Mapping[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.row[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
     @property
     def said(self) -> str:
