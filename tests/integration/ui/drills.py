@@ -37,6 +37,7 @@ RUNNING = replace(
         **kit.KILLED.steps,
         **dict.fromkeys(("restore_service", "validate_recovery", "undo_fault"), ("not run", ())),
     },
+    time_to_live=3600.0,  # longer than the tests take: it must not become one that is left
 )
 DRY = replace(
     kit.PRIMARY,
