@@ -5,6 +5,8 @@ python := .venv/bin/python
 # A process runs a file whole, so that its tests share servers. In the order of their names, for by number of tests,
 # as xdist would have it, the longest files come last, and one process waits for the other.
 side_by_side := -n 2 --dist loadfile --no-loadscope-reorder
+# Images that set it make each process of Airflow compile what it imports: 5.8 s a start instead of 2.9.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup lock lint format test test-slow bench bench-backup bench-backup-growth bench-capacity bench-capacity-fetch bench-coreml bench-capacity-scale bench-coreml-reference bench-disaster_recovery bench-ui bench-report demo demo-capacity demo-coreml demo-disaster-recovery prove-device down compose-env clean
 
 help: ## show this list

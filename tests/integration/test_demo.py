@@ -140,7 +140,9 @@ def test_one_run_of_each_dag(demo: Demo, report: str) -> None:
     facts = [re.search(rf"^{name} +(\S+)$", report, re.MULTILINE) for name in names]
     with AirflowClient(*(found[1] for found in facts if found)) as airflow:
         for dag_id in ("backup_full", "backup_incremental", "restore_backup"):
-            assert [run["state"] for run in airflow.runs(dag_id)] == ["success"]
+            # Within a tenth of its interval after a scheduled time, Airflow adds a run of the schedule.
+            by_hand = [run["state"] for run in airflow.runs(dag_id) if run["run_type"] == "manual"]
+            assert by_hand == ["success"]
 
 
 def test_the_login_is_needed(demo: Demo, report: str) -> None:

@@ -22,7 +22,6 @@ from fastvlm_ops.core.store import Store, migrate, open_store
 from fastvlm_ops.core.store.tables.disaster_recovery import faults
 from tests.conftest import ROOT
 
-NOW = datetime.now(UTC)
 KEY = "disaster_recovery_service_process_killed/manual__1"
 STEP = StepResult(step="guard", status="passed", summary="all hold")
 
@@ -41,9 +40,13 @@ def store(tmp_path: Path, empty: Path) -> Iterator[Store]:
         yield opened
 
 
-def planned(tmp_path: Path, *, at: datetime = NOW, dry_run: bool = False) -> DrillPlan:
+def ago(**units: float) -> datetime:
+    return datetime.now(UTC) - timedelta(**units)
+
+
+def planned(tmp_path: Path, *, at: datetime | None = None, dry_run: bool = False) -> DrillPlan:
     scenario = load_scenario(ROOT / "include" / "disaster_recovery" / "service_process_killed.yaml")
-    origin = Origin(KEY, dry_run, "unix:/control.sock", tmp_path, "here", "0" * 64, at)
+    origin = Origin(KEY, dry_run, "unix:/control.sock", tmp_path, "here", "0" * 64, at or ago())
     return make_plan(scenario, origin, None, Resolved(None))
 
 
@@ -52,7 +55,7 @@ def record(store: Store, plan: DrillPlan) -> None:
 
 
 def test_a_plan_is_replaced_until_its_fault_is_armed(tmp_path: Path, store: Store) -> None:
-    first, second = planned(tmp_path), planned(tmp_path, at=NOW + timedelta(seconds=5))
+    first, second = planned(tmp_path), planned(tmp_path, at=ago(seconds=-5))
     record(store, first)
     record(store, second)
     assert drills.read_plan(store, KEY) == second
@@ -63,7 +66,7 @@ def test_a_plan_is_replaced_until_its_fault_is_armed(tmp_path: Path, store: Stor
         "host": "here",
         "fault": {},
         "time_to_live_seconds": 1.0,
-        "armed_at": NOW,
+        "armed_at": ago(),
     }
     with store.write() as connection:
         connection.execute(faults.insert().values(armed))
@@ -89,7 +92,7 @@ def test_a_retried_step_replaces_its_row(tmp_path: Path, store: Store) -> None:
     record(store, planned(tmp_path))
     for status in ("refused", "passed"):
         step = STEP.model_copy(update={"status": status})
-        drills.record_step(store, KEY, step, started_at=NOW, finished_at=NOW)
+        drills.record_step(store, KEY, step, started_at=ago(), finished_at=ago())
     found = drills.read_drill(store, KEY)
     assert found is not None
     assert [row.result.status for row in found.steps.values()] == ["passed"]
@@ -98,7 +101,7 @@ def test_a_retried_step_replaces_its_row(tmp_path: Path, store: Store) -> None:
 
 
 def test_what_nobody_goes_on_with_is_aborted(tmp_path: Path, store: Store) -> None:
-    record(store, planned(tmp_path, at=NOW - timedelta(hours=1)))
+    record(store, planned(tmp_path, at=ago(hours=1)))
     leasing.take_lease(store, KEY, timedelta(minutes=1))
     assert close_abandoned(store) == []
     leasing.give_lease_back(store, KEY)
@@ -110,15 +113,15 @@ def test_what_nobody_goes_on_with_is_aborted(tmp_path: Path, store: Store) -> No
 
 
 def test_a_drill_whose_last_step_has_just_ended_is_left_alone(tmp_path: Path, store: Store) -> None:
-    record(store, planned(tmp_path, at=NOW - timedelta(hours=1)))
-    drills.record_step(store, KEY, STEP, started_at=NOW, finished_at=datetime.now(UTC))
+    record(store, planned(tmp_path, at=ago(hours=1)))
+    drills.record_step(store, KEY, STEP, started_at=ago(), finished_at=ago())
     assert close_abandoned(store) == []
 
 
 def test_a_drill_that_has_just_begun_or_is_dry_is_left_alone(tmp_path: Path, store: Store) -> None:
     record(store, planned(tmp_path))
     assert close_abandoned(store) == []
-    record(store, planned(tmp_path, at=NOW - timedelta(hours=1), dry_run=True))
+    record(store, planned(tmp_path, at=ago(hours=1), dry_run=True))
     assert close_abandoned(store) == []
 
 
@@ -135,7 +138,7 @@ def surroundings(tmp_path: Path, store: Store) -> Surroundings:
         scratch=tmp_path,
         drill_dir=tmp_path,
         say=lambda _: None,
-        as_of=NOW,
+        as_of=ago(),
     )
 
 
