@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.cleaning import WEEK, Floats
 from fastvlm_ops.core.capacity.models import damped_growth
+from fastvlm_ops.core.capacity.networks import comparisons, index_of, sort_planes, with_index
 from fastvlm_ops.core.capacity.origins import Trials, buckets
 
 _SHARPNESS = 5.0  # the power of a model's error by which it loses weight
 _TREND_SHARPNESS = 8.0
 _SHARED = 0.6  # part of a model's error that is taken from all leads, since few origins reach the long ones
+_MIDDLE = 0.5
 _NEGLIGIBLE = 1e-3  # of the typical error: a difference that is none
 
 
@@ -39,8 +42,9 @@ def combine(trials: Trials, horizon: int) -> Combined:
     paths = _weighted_medians(trials.weeks, weights, known, horizon)
     growth = trials.slopes[:, :, None] * damped_growth(horizon)
     grown = paths + growth
-    sums = [np.abs(found[:, 1:] - actual) * known for found in (paths, grown)]
-    share = _by_bucket(np.stack(sums, axis=2), known, horizon, _TREND_SHARPNESS)[:, :, 1]
+    errors = np.abs(np.stack([paths[:, 1:], grown[:, 1:]], axis=2) - actual[:, :, None]) * known[:, :, None]
+    sums = np.stack([errors[..., part].sum(axis=(1, 3)) for part in buckets(horizon)], axis=1)
+    share = _by_error(sums, _known_hours(known, horizon), _TREND_SHARPNESS)[:, :, 1]
     for number, part in enumerate(buckets(horizon)):
         paths[:, :, part] += share[:, number, None, None] * growth[:, :, part]
     return Combined(weights, paths, np.where(known, trials.actual - paths[:, 1:], np.nan))
@@ -48,27 +52,32 @@ def combine(trials: Trials, horizon: int) -> Combined:
 
 def _weigh(trials: Trials, actual: Floats, known: NDArray[np.bool_], horizon: int) -> Floats:
     weeks = trials.weeks[:, 1:].astype(np.float32)  # errors need no more, and it is half the memory
-    paths = np.tile(weeks, -(-horizon // WEEK))[..., :horizon]
-    paths -= actual[:, :, None].astype(np.float32)
-    np.abs(paths, out=paths)
-    paths *= known[:, :, None]
-    return _by_bucket(paths, known, horizon, _SHARPNESS)
+    sums = []
+    for part in buckets(horizon):
+        reached = known[:, :, part].any(axis=(0, 2))  # few origins reach the long leads
+        size = np.abs(_hours(weeks[:, reached], part) - actual[:, reached, None, part].astype(np.float32))
+        size *= known[:, reached, None, part]
+        sums.append(size.sum(axis=(1, 3), dtype=np.float64))
+    return _by_error(np.stack(sums, axis=1), _known_hours(known, horizon), _SHARPNESS)
 
 
-def _by_bucket(errors: NDArray[np.floating], known: NDArray[np.bool_], horizon: int, power: float) -> Floats:
+def _known_hours(known: NDArray[np.bool_], horizon: int) -> NDArray[np.int64]:
+    """How many errors are known of each series and bucket."""
+    return np.stack([known[..., part].sum(axis=(1, 2)) for part in buckets(horizon)], axis=1)
+
+
+def _by_error(sums: Floats, hours: NDArray[np.int64], power: float) -> Floats:
     """Weights of candidates by lead bucket.
 
-    :param errors: series x origins x candidates x hours; 0 where not known
+    :param sums: of their absolute errors, series x buckets x candidates
+    :param hours: that these are of, series x buckets
     :param power: of the error, by which a candidate loses weight
     :returns: series x buckets x candidates; they add up to 1
     """
-    parts = buckets(horizon)
-    sums = np.stack([errors[..., part].sum(axis=(1, 3), dtype=np.float64) for part in parts], axis=1)
-    hours = np.stack([known[..., part].sum(axis=(1, 2)) for part in parts], axis=1)
     means = sums / np.maximum(hours, 1)[:, :, None]
     typical = np.median(means, axis=2, keepdims=True) + 1e-300
     relative = np.log(means / typical + _NEGLIGIBLE)
-    for number in range(1, len(parts)):  # leads that no origin reaches go by the longest that one does
+    for number in range(1, sums.shape[1]):  # leads that no origin reaches go by the longest that one does
         unknown = hours[:, number] == 0
         relative[unknown, number] = relative[unknown, number - 1]
     share = (hours / np.maximum(hours.sum(axis=1, keepdims=True), 1))[:, :, None]
@@ -86,21 +95,28 @@ def _weighted_medians(weeks: Floats, weights: Floats, known: NDArray[np.bool_], 
     :param known: what was measured, series x (origins but the first) x hours; only there a median is needed
     :returns: series x origins x hours; 0 elsewhere
     """
-    models = np.ascontiguousarray(
-        weeks.transpose(0, 1, 3, 2)
-    )  # last, since that is the axis all is done along
-    order = np.argsort(models, axis=3, kind="stable")
-    ordered = np.take_along_axis(models, order, axis=3)
-    rows = np.arange(len(weeks))[:, None, None, None]
+    models = weeks.shape[2]
+    planes = with_index(np.ascontiguousarray(weeks.transpose(2, 0, 1, 3)))
+    order = index_of(np.stack(sort_planes(planes, comparisons(models))), models)
+    first = models * np.arange(len(weeks))[:, None, None]  # of a series, in the flat weights of a bucket
     result = np.zeros((*weeks.shape[:2], horizon))
     for number, part in enumerate(buckets(horizon)):
-        hours = np.arange(part.start, part.stop) % WEEK
-        chosen = (
-            slice(hours[0], hours[-1] + 1) if len(hours) < WEEK and hours[0] <= hours[-1] else slice(None)
-        )
         needed = np.concatenate([[0], 1 + np.flatnonzero(known[:, :, part].any(axis=(0, 2)))])
-        reached = np.cumsum(weights[rows, number, order[:, needed, chosen]], axis=3)
-        place = (reached < 0.5).sum(axis=3, keepdims=True).clip(max=models.shape[3] - 1)
-        middle = np.take_along_axis(ordered[:, needed, chosen], place, axis=3)[..., 0]
-        result[:, needed, part] = middle[:, :, hours - (chosen.start or 0)]
+        week = slice(part.start, min(part.stop, part.start + WEEK))  # after which it repeats
+        models_in_order = _hours(order[:, :, needed], week)
+        reached, place = np.zeros(models_in_order.shape[1:]), np.zeros(models_in_order.shape[1:], np.int64)
+        for model in models_in_order[:-1]:
+            reached += np.take(weights[:, number].ravel(), first + model, mode="clip")  # the fastest mode
+            place += reached < _MIDDLE
+        chosen = np.take_along_axis(models_in_order, place[None], axis=0)[0]
+        middle = np.take_along_axis(_hours(weeks[:, needed], week), chosen[:, :, None], axis=2)[:, :, 0]
+        result[:, needed, part] = middle[..., np.arange(part.stop - part.start) % WEEK]
     return result
+
+
+def _hours(weeks: NDArray[Any], part: slice) -> NDArray[Any]:
+    """The hours of leads, of weeks that repeat."""
+    start, stop = part.start % WEEK, part.start % WEEK + part.stop - part.start
+    if stop <= WEEK:
+        return weeks[..., start:stop]
+    return np.asarray(weeks[..., np.arange(part.start, part.stop) % WEEK])

@@ -9,17 +9,16 @@ to converge, or take long.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats
+from fastvlm_ops.core.capacity.networks import comparisons, middle_of, sort_planes
 
 WEEKS = 8
 WINDOW = WEEKS * WEEK
 SMOOTHING = 0.1  # of the daily level: the optimum of most loads lies near it
-_FEW = 8  # blocks: more are sorted as fast
+_FEW = 8  # blocks: more are sorted as fast; a power of two
 _EXPLOSION = 3.0  # spans of the window beyond its own range that no model may leave
 
 MODELS = (
@@ -126,46 +125,29 @@ def _day_models(windows: Floats) -> list[Floats]:
 
 
 def _median(blocks: Floats) -> Floats:
-    """Median over the middle axis, for few blocks by comparing whole blocks with each other: several times as
-    fast as sorting so many short rows, which is itself faster than NumPy's median of them.
-    """
+    """Median over the middle axis; much faster than NumPy's on short axes."""
     count = blocks.shape[1]
     if count > _FEW:
         ordered = np.sort(blocks, axis=1)
         return (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
-    planes = [np.array(blocks[:, number]) for number in range(count)]
-    lower = np.empty_like(planes[0])
-    for one, other in _comparisons(count):
-        np.minimum(planes[one], planes[other], out=lower)
-        np.maximum(planes[one], planes[other], out=planes[other])
-        planes[one], lower = lower, planes[one]
-    return np.asarray((planes[(count - 1) // 2] + planes[count // 2]) / 2)
-
-
-@functools.cache
-def _comparisons(count: int) -> list[tuple[int, int]]:
-    """What to compare, in order, so that the middle is where it would be if all were sorted: Batcher's
-    odd-even merge sort without what the middle does not depend on.
-    """
-    pairs = []
-    for size in (2**power for power in range(count.bit_length()) if 2**power < count):
-        for step in (size >> power for power in range(size.bit_length())):
-            for start in range(step % size, count - step, 2 * step):
-                for one in range(start, start + min(step, count - start - step)):
-                    if one // (2 * size) == (one + step) // (2 * size):
-                        pairs.append((one, one + step))
-    needed, kept = {(count - 1) // 2, count // 2}, []
-    for pair in reversed(pairs):
-        if needed.intersection(pair):
-            kept.append(pair)
-            needed.update(pair)
-    return kept[::-1]
+    return middle_of(_planes(blocks), comparisons(count, middle=True))
 
 
 def _around(windows: Floats, period: int) -> Floats:
     """Median of each hour of the period, the hours before and after counted with it."""
     blocks = windows.reshape(len(windows), -1, period)
-    return _median(np.concatenate([np.roll(blocks, 1, axis=2), blocks, np.roll(blocks, -1, axis=2)], axis=1))
+    count = blocks.shape[1]
+    if count != _FEW:
+        shifted = (np.roll(blocks, 1, axis=2), blocks, np.roll(blocks, -1, axis=2))
+        return _median(np.concatenate(shifted, axis=1))
+    # Sorted once, since hours that are moved as a whole stay sorted; then the three are merged.
+    ordered = sort_planes(_planes(blocks), comparisons(count))
+    merged = [np.roll(plane, by, axis=1) for by in (1, 0, -1) for plane in ordered]
+    return middle_of(merged, comparisons(3 * count, sorted_runs=count, middle=True))
+
+
+def _planes(blocks: Floats) -> list[Floats]:
+    return [np.array(blocks[:, number]) for number in range(blocks.shape[1])]
 
 
 # -- trend -----------------------------------------------------------------------------------------
