@@ -26,9 +26,11 @@ from tests.prometheus_stand_in import StandIn, healthy
 pytestmark = pytest.mark.integration
 
 PASSPHRASE = "correct horse battery staple"
-# Nothing of Airflow runs here, nor a Prometheus; test_backup_dags.py has the doctor look at one that does.
+# Nothing of Airflow runs here, nor a Prometheus, nor a service; test_backup_dags.py has the doctor look at an
+# Airflow that does.
 NOT_RUNNING = {
     "prometheus": "warning",
+    "service fastvlm_service": "warning",
     "scheduler": "failed",
     "dag_processor": "failed",
     "triggerer": "failed",
@@ -392,6 +394,12 @@ def test_a_prometheus_that_answers(patient: Patient) -> None:
         _, findings = patient.examine()
     assert findings["prometheus"]["state"] == "ok"
     assert "answers queries" in findings["prometheus"]["found"]
+
+
+def test_a_service_that_does_not_answer(patient: Patient, home: Path) -> None:
+    connection = {"conn_type": "fastvlm_service", "host": f"unix:{home / 'gone.sock'}"}
+    patient.variables["AIRFLOW_CONN_FASTVLM_SERVICE"] = json.dumps(connection)
+    assert_found(patient, "service fastvlm_service", "gone.sock", "edit fastvlm_service")
 
 
 def test_people_get_a_table(patient: Patient) -> None:

@@ -12,12 +12,18 @@ from sqlalchemy import select
 
 from fastvlm_ops.core.disaster_recovery.fault_entries import (
     FaultEntry,
+    entry_files,
     new_entry,
     read_entry,
     timestamp,
     write_entry,
 )
-from fastvlm_ops.core.disaster_recovery.fault_rows import overdue, record_armed, sync_entries
+from fastvlm_ops.core.disaster_recovery.fault_rows import (
+    overdue,
+    record_armed,
+    remove_old_entries,
+    sync_entries,
+)
 from fastvlm_ops.core.disaster_recovery.fault_types import FAULTS, LinkFault
 from fastvlm_ops.core.disaster_recovery.holding import arm, release
 from fastvlm_ops.core.disaster_recovery.reaping import Reaping
@@ -95,6 +101,24 @@ def test_what_is_overdue_and_what_nobody_knows_of(store: Store, tmp_path: Path) 
     assert "late of drill/run on" in str(late[1])
     assert "the control does not answer" in str(late[1])
     assert [one.fault_id for one in overdue(store, datetime.now(UTC) - timedelta(seconds=60))] == ["lost"]
+
+
+def test_entries_go_a_week_after_their_faults_ended_if_rows_say_so(store: Store, tmp_path: Path) -> None:
+    def ended(fault_id: str, days: float) -> Path:
+        file = armed(tmp_path, fault_id)
+        at = timestamp(timedelta(days=-days))
+        write_entry(file, read_entry(file).changed(state="undone", undone_at=at, undone_by="holder"))
+        return file
+
+    old, young, there = ended("old", 8), ended("young", 6), armed(tmp_path, "there")
+    write_entry(there, read_entry(there).changed(armed_at=timestamp(timedelta(days=-30))))
+    assert remove_old_entries(store, tmp_path) == 0  # there is no row yet
+    sync_entries(store, tmp_path)
+    assert remove_old_entries(store, tmp_path) == 1
+    assert set(entry_files(tmp_path)) == {young, there}
+    assert not list(old.parent.glob("old*"))
+    assert row_of(store, "old").undone_by == "holder"
+    assert remove_old_entries(store, tmp_path) == 0
 
 
 def test_the_reaper_writes_rows_and_metrics_and_needs_no_database(

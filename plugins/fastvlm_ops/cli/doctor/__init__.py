@@ -48,7 +48,15 @@ def examine(places: Places, *, fix: bool) -> Iterator[Finding]:
     :param places: of this Airflow
     :param fix: create pools that are missing
     """
-    from fastvlm_ops.cli.doctor import airflow, bucket, files, installation, operations_database, prometheus
+    from fastvlm_ops.cli.doctor import (
+        airflow,
+        bucket,
+        drills,
+        files,
+        installation,
+        operations_database,
+        prometheus,
+    )
 
     yield from installation.versions()
     yield from installation.plugin(places)
@@ -58,6 +66,7 @@ def examine(places: Places, *, fix: bool) -> Iterator[Finding]:
     yield from bucket.examine()
     yield from operations_database.examine()
     yield from prometheus.examine()
+    yield from drills.examine(places)
     yield from airflow.pools(fix=fix)
     yield from airflow.processes()
     yield from airflow.dags()

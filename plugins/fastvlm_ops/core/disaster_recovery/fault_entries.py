@@ -206,6 +206,17 @@ def write_entry(file: Path, entry: FaultEntry) -> None:
         raise EntryError(f"the entry {file} cannot be written: {error.strerror}", retryable=True) from error
 
 
+def remove_entry(file: Path) -> None:
+    """Remove an entry that is closed, and its lock; one that is not closed stays.
+
+    :raises EntryError: it cannot be read, or its lock cannot be had
+    """
+    with locked(file, 0):
+        if read_entry(file).is_closed:
+            file.unlink()
+            file.with_suffix(".lock").unlink()
+
+
 @contextlib.contextmanager
 def locked(file: Path, patience_seconds: float) -> Iterator[None]:
     """Hold the lock of a fault.

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from fastvlm_ops.core.disaster_recovery.fault_entries import FaultEntry, entry_files, read_entry
+from fastvlm_ops.core.disaster_recovery.fault_entries import (
+    FaultEntry,
+    entry_files,
+    read_entry,
+    remove_entry,
+)
 from fastvlm_ops.core.disaster_recovery.faults.errors import EntryError
 from fastvlm_ops.core.disaster_recovery.reaper import ARMED_SECONDS
 from fastvlm_ops.core.store.clock import now as database_now
@@ -23,6 +28,8 @@ from fastvlm_ops.core.store.upsert import upsert
 
 #: How much longer than its time to live a fault may look as if it were there: holder, reaper, and the row.
 GRACE_SECONDS = 30.0
+#: Of an entry, after its fault has ended; its row stays.
+KEPT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,32 @@ def sync_entries(store: Store, drill_dir: Path) -> int:
         with store.write() as connection:
             upsert(connection, faults, changed, ["fault_id"])
     return len(changed)
+
+
+def remove_old_entries(store: Store, drill_dir: Path) -> int:
+    """Remove the entries of faults that ended long ago and whose rows say so: the reaper reads each of them,
+    twice a second.
+
+    :param store: the operations database
+    :param drill_dir: of this machine
+    :returns: how many were removed
+    :raises StoreError: the database does not answer
+    """
+    before = (datetime.now(UTC) - KEPT).isoformat()
+    ended = {}
+    for file in entry_files(drill_dir):
+        with contextlib.suppress(EntryError):
+            entry = read_entry(file)
+            if entry.is_closed and entry.undone_at is not None and entry.undone_at < before:
+                ended[entry.fault_id] = file
+    if not ended:
+        return 0
+    with store.read() as connection:
+        query = select(faults.c.fault_id).where(faults.c.fault_id.in_(ended), faults.c.undone_at.is_not(None))
+        recorded = connection.execute(query).scalars().all()
+    for fault_id in recorded:
+        remove_entry(ended[fault_id])
+    return len(recorded)
 
 
 def overdue(store: Store, now: datetime | None = None) -> list[OverdueFault]:

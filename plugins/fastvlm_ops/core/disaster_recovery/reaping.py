@@ -19,7 +19,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from fastvlm_ops.core.disaster_recovery.fault_entries import entry_files, make_folder, read_entry
-from fastvlm_ops.core.disaster_recovery.fault_rows import sync_entries
+from fastvlm_ops.core.disaster_recovery.fault_rows import remove_old_entries, sync_entries
 from fastvlm_ops.core.disaster_recovery.faults.errors import EntryError
 from fastvlm_ops.core.disaster_recovery.reaper import ReapResult, is_overdue, reap
 from fastvlm_ops.core.store.engine import Store
@@ -124,12 +124,15 @@ class Reaping:
         try:
             with self.open_store() as store:
                 changed = sync_entries(store, self.drill_dir)
+                removed = remove_old_entries(store, self.drill_dir)
         except Exception as error:
             # Of whatever kind: Airflow's, the driver's, or the store's. The faults do not wait for it.
             self._say_once("rows", "rows_late", problem=f"{type(error).__name__}: {error}")
             return False
         if changed:
             self.say("rows_written", count=changed)
+        if removed:
+            self.say("entries_removed", count=removed)
         return True
 
     def _say_once(self, about: str, event: str, **facts: Any) -> None:
