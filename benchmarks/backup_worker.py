@@ -137,6 +137,7 @@ def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Tra
         print(result.as_dict())
 
     repository.require_conditional_writes()
+    _ = backup.create_snapshot  # is imported now, and not by each process
     _side_by_side(repository, back_up, list(sources), traffic)
     backup.publish_set(
         repository,

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastvlm_ops.core.importing import large_imports
+
 
 def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's ``__getattr__`` that imports each of its names when it is first asked for.
@@ -19,7 +21,8 @@ def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         found = importlib.import_module(package)
-        value = getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        with large_imports():
+            value = getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
         setattr(found, name, value)
         return value
 

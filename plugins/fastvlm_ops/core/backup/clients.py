@@ -11,6 +11,8 @@ from botocore.config import Config
 from botocore.loaders import Loader
 from botocore.utils import parse_timestamp
 
+from fastvlm_ops.core.garbage import many_objects
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -73,13 +75,14 @@ def create_client(
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint_url else "auto", "payload_signing_enabled": False},
     )
-    client: Any = _session().create_client(
-        "s3",
-        endpoint_url=endpoint_url,
-        region_name=region_name or "us-east-1",
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key,
-        aws_session_token=session_token,
-        config=config,
-    )
+    with many_objects():
+        client: Any = _session().create_client(
+            "s3",
+            endpoint_url=endpoint_url,
+            region_name=region_name or "us-east-1",
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            aws_session_token=session_token,
+            config=config,
+        )
     return cast("S3Client", client)

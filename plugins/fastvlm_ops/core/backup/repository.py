@@ -24,6 +24,7 @@ from fastvlm_ops.core.backup.memory import require_memory
 from fastvlm_ops.core.backup.probing import IGNORED, probe_conditional_writes
 from fastvlm_ops.core.backup.sealing import FORMAT, peek_line, seal, sign_line, unseal, verify_line
 from fastvlm_ops.core.backup.storage import ObjectInfo, S3Storage
+from fastvlm_ops.core.importing import large_imports
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup.chunking import ContentChunker
@@ -181,10 +182,16 @@ def open_repository(storage: S3Storage, secret: Secrets, *, chunks: bool = False
     with ThreadPoolExecutor(len(_LISTED) + 2, thread_name_prefix="list") as pool:
         if chunks:
             listings = _list_in_order(storage, pool)
-            pool.submit(lambda: [importlib.import_module(name) for name in _OF_CHUNKS])
+            pool.submit(_import_what_works_on_chunks)
         ring = open_ring(storage, str(config.get("repository_id")), secret)
     verify_line(data, ring.log_key, name)
     return Repository(storage, ring, data, listings)
+
+
+def _import_what_works_on_chunks() -> None:
+    with large_imports():
+        for name in _OF_CHUNKS:
+            importlib.import_module(name)
 
 
 def _list_in_order(storage: S3Storage, pool: ThreadPoolExecutor) -> dict[str, Callable[[], list[ObjectInfo]]]:

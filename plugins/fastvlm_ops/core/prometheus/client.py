@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from prometheus_api_client import PrometheusConnect
 from urllib3.util.retry import Retry
 
+from fastvlm_ops.core.garbage import many_objects
 from fastvlm_ops.core.prometheus.asking import HOUR_MS, chunks, milliseconds, seconds_text
 from fastvlm_ops.core.prometheus.errors import PartialResultError, PrometheusAnswerError, PrometheusQueryError
 from fastvlm_ops.core.prometheus.series import SeriesList, hour_table, read_result
-from fastvlm_ops.core.prometheus.session import CheckedSession, ServerSettings, many_objects
+from fastvlm_ops.core.prometheus.session import CheckedSession, ServerSettings
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,6 +14,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase, HTTPBasicAuth
 
+from fastvlm_ops.core.garbage import many_objects
 from fastvlm_ops.core.prometheus.errors import (
     PrometheusAnswerError,
     PrometheusError,
@@ -218,21 +217,6 @@ def _document(response: requests.Response, body: bytes, method: str) -> dict[str
     if "data" not in document:
         raise PrometheusAnswerError(f"{url} answered without data, which is no answer of Prometheus")
     return document
-
-
-@contextmanager
-def many_objects() -> Iterator[None]:
-    """Put the collector of garbage off: it looks through millions of samples again and again, and finds none.
-
-    That takes twice the time of the work itself.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _retry_after(response: requests.Response) -> float | None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastvlm_ops.core.garbage import many_objects
 from fastvlm_ops.core.prometheus.asking import HOUR_MS
 from fastvlm_ops.core.prometheus.errors import PrometheusAnswerError, PrometheusQueryError
 from fastvlm_ops.core.prometheus.series import Series, hour_table, read_result
-from fastvlm_ops.core.prometheus.session import many_objects
 
 NAN = float("nan")
 
