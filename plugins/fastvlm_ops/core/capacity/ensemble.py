@@ -98,20 +98,30 @@ def _weighted_medians(weeks: Floats, weights: Floats, known: NDArray[np.bool_], 
     models = weeks.shape[2]
     planes = with_index(np.ascontiguousarray(weeks.transpose(2, 0, 1, 3)))
     order = index_of(np.stack(sort_planes(planes, comparisons(models))), models)
-    first = models * np.arange(len(weeks))[:, None, None]  # of a series, in the flat weights of a bucket
+    order += models * np.arange(len(weeks))[:, None, None]  # a place in the flat weights of a bucket
     result = np.zeros((*weeks.shape[:2], horizon))
     for number, part in enumerate(buckets(horizon)):
         needed = np.concatenate([[0], 1 + np.flatnonzero(known[:, :, part].any(axis=(0, 2)))])
         week = slice(part.start, min(part.stop, part.start + WEEK))  # after which it repeats
-        models_in_order = _hours(order[:, :, needed], week)
-        reached, place = np.zeros(models_in_order.shape[1:]), np.zeros(models_in_order.shape[1:], np.int64)
-        for model in models_in_order[:-1]:
-            reached += np.take(weights[:, number].ravel(), first + model, mode="clip")  # the fastest mode
-            place += reached < _MIDDLE
-        chosen = np.take_along_axis(models_in_order, place[None], axis=0)[0]
+        chosen = _chosen(_hours(order[:, :, needed], week), weights[:, number].ravel()) % models
         middle = np.take_along_axis(_hours(weeks[:, needed], week), chosen[:, :, None], axis=2)[:, :, 0]
         result[:, needed, part] = middle[..., np.arange(part.stop - part.start) % WEEK]
     return result
+
+
+def _chosen(order: NDArray[np.int64], weights: Floats) -> NDArray[np.int64]:
+    """The first of each order by which half of the weight is reached.
+
+    :param order: places in the weights; first by first
+    """
+    reached, place = np.zeros(order.shape[1:]), np.zeros(order.shape[1:], dtype=np.int8)
+    weight, is_less = np.empty_like(reached), np.empty(place.shape, dtype=np.bool_)
+    for plane in order[:-1]:
+        np.take(weights, plane, out=weight, mode="clip")  # the fastest mode; all are inside
+        reached += weight
+        np.less(reached, _MIDDLE, out=is_less)
+        place += is_less.view(np.int8)
+    return np.asarray(np.take_along_axis(order, place[None].astype(np.int64), axis=0)[0])
 
 
 def _hours(weeks: NDArray[Any], part: slice) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.cleaning import DAY, WEEK, Floats
-from fastvlm_ops.core.capacity.networks import comparisons, middle_of, sort_planes
+from fastvlm_ops.core.capacity.networks import comparisons, median_of_rows, middle_of, sort_planes
 
 WEEKS = 8
 WINDOW = WEEKS * WEEK
@@ -77,7 +77,7 @@ def _week_models(windows: Floats) -> list[Floats]:
     blocks = windows.reshape(-1, WEEKS, WEEK)
     means = blocks.mean(axis=2, keepdims=True)
     shape = _median(blocks - means)
-    last_day = np.median(windows[:, -DAY:] - shape[:, -DAY:], axis=1, keepdims=True)
+    last_day = median_of_rows(windows[:, -DAY:] - shape[:, -DAY:])[:, None]
     scaled = _median(blocks / np.where(means > 0, means, np.inf))
     total = scaled.sum(axis=1, keepdims=True)
     ratio = np.where(total > 0, blocks[:, -1].sum(axis=1, keepdims=True) / np.where(total > 0, total, 1), 0)
@@ -108,14 +108,14 @@ def smoothed_level(rest: Floats) -> Floats:
 
 def _day_models(windows: Floats) -> list[Floats]:
     days = windows.reshape(len(windows), WEEKS * 7, DAY)
-    middles = np.median(days, axis=2)
+    middles = median_of_rows(days)
     rest = days - middles[:, :, None]
     usual = _median(rest)
     of_week = _median(middles.reshape(-1, WEEKS, 7))
     recent = _median(rest[:, -28:])
     level = days[:, -14:] - recent[:, None]
-    levels = [np.median(level[:, -count:].reshape(len(windows), -1), axis=1) for count in (3, 14)]
-    flat = [np.median(windows[:, -weeks * WEEK :], axis=1) for weeks in (1, 4)]
+    levels = [median_of_rows(level[:, -count:].reshape(len(windows), -1)) for count in (3, 14)]
+    flat = [median_of_rows(windows[:, -weeks * WEEK :]) for weeks in (1, 4)]
     return [
         (of_week[:, :, None] + usual[:, None]).reshape(-1, WEEK),
         *(np.tile(recent, 7) + found[:, None] for found in levels),
@@ -129,7 +129,7 @@ def _median(blocks: Floats) -> Floats:
     count = blocks.shape[1]
     if count > _FEW:
         ordered = np.sort(blocks, axis=1)
-        return (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+        return np.asarray((ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2)
     return middle_of(_planes(blocks), comparisons(count, middle=True))
 
 
@@ -160,9 +160,9 @@ def daily_slopes(windows: Floats) -> Floats:
 
     :param windows: rows x hours, whole weeks
     """
-    weekly = np.median(windows.reshape(len(windows), -1, WEEK), axis=2)
+    weekly = median_of_rows(windows.reshape(len(windows), -1, WEEK))
     first, second = np.triu_indices(weekly.shape[1], k=1)
-    return np.median((weekly[:, second] - weekly[:, first]) / ((second - first) * 7.0), axis=1)
+    return median_of_rows((weekly[:, second] - weekly[:, first]) / ((second - first) * 7.0))
 
 
 def damped_growth(horizon: int) -> Floats:

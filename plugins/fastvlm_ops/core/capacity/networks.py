@@ -1,4 +1,4 @@
-"""Sorting networks over whole planes of numbers.
+"""Medians, and sorting networks over whole planes of numbers.
 
 So many short rows are sorted several times as fast by comparing plane with plane, as row by row.
 """
@@ -60,6 +60,13 @@ def middle_of(planes: list[Floats], pairs: Pairs) -> Floats:
     """Median along the list; see :func:`sort_planes`."""
     ordered = sort_planes(planes, pairs)
     return np.asarray((ordered[(len(planes) - 1) // 2] + ordered[len(planes) // 2]) / 2)
+
+
+def median_of_rows(values: Floats) -> Floats:
+    """Median along the last axis: NumPy sorts short rows several times as fast as it partitions them."""
+    count = values.shape[-1]
+    ordered = np.sort(values, axis=-1)
+    return np.asarray((ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2)
 
 
 def with_index(planes: Floats) -> list[Floats]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from fastvlm_ops.core.capacity.cleaning import WEEK, Floats
 from fastvlm_ops.core.capacity.models import daily_slopes
+from fastvlm_ops.core.capacity.networks import median_of_rows
 
 _LEAST_WEEKS = 4
 _SIGNIFICANT = 1.96  # of a standard normal: one chance in twenty
@@ -23,7 +24,7 @@ def find_trend(filled: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     if weeks < _LEAST_WEEKS:
         return np.zeros(len(filled)), np.zeros(len(filled), dtype=bool)
     whole = filled[:, filled.shape[1] - weeks * WEEK :]
-    levels = np.median(whole.reshape(len(filled), weeks, WEEK), axis=2)
+    levels = median_of_rows(whole.reshape(len(filled), weeks, WEEK))
     first, second = np.triu_indices(weeks, k=1)
     balance = np.sign(levels[:, second] - levels[:, first]).sum(axis=1)
     spread = np.sqrt(weeks * (weeks - 1) * (2 * weeks + 5) / 18)

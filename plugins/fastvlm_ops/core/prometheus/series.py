@@ -6,14 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from fastvlm_ops.core.prometheus.asking import HOUR_MS
 from fastvlm_ops.core.prometheus.errors import PrometheusAnswerError, PrometheusQueryError
+from fastvlm_ops.core.prometheus.matrix import read_samples
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+    Arrays = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 # What tells apart only who recorded a sample, not what it is of: Prometheus pairs, Thanos, Mimir, Cortex.
 REPLICA_LABELS = frozenset(
@@ -53,31 +57,47 @@ def read_result(results: Iterable[Any]) -> list[Series]:
     :param results: of range queries, or of an instant one: a list of series, or a bare ``[time, value]``
     :raises PrometheusAnswerError: it has another shape, as that of native histograms
     """
-    samples: dict[tuple[tuple[str, str], ...], list[Any]] = {}
+    samples: dict[tuple[tuple[str, str], ...], list[Arrays]] = {}
     try:
         for result in results:
             for labels, values in _labelled(result):
-                samples.setdefault(tuple(sorted(labels.items())), []).extend(values)
+                samples.setdefault(tuple(sorted(labels.items())), []).append(_arrays(values))
         return [_series(dict(labels), samples[labels]) for labels in sorted(samples)]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, msgspec.DecodeError) as error:
         raise PrometheusAnswerError(
             f"the answer has no samples as Prometheus gives them ({type(error).__name__}: {error});"
             " are these native histograms, or is it another server?"
         ) from error
 
 
-def _labelled(result: Any) -> Iterable[tuple[dict[str, str], list[Any]]]:
+def _labelled(result: Any) -> Iterable[tuple[dict[str, str], Any]]:
     if isinstance(result, list) and len(result) == 2 and not isinstance(result[0], dict):
         return [({}, [result])]  # a scalar
-    return [(entry["metric"], entry["values"] if "values" in entry else [entry["value"]]) for entry in result]
+    labels = [entry["metric"] for entry in result]
+    samples: list[Any] = [entry["values"] if "values" in entry else [entry["value"]] for entry in result]
+    if samples and all(isinstance(values, msgspec.Raw) for values in samples):
+        return zip(labels, read_samples(samples), strict=True)
+    return zip(labels, samples, strict=True)
 
 
-def _series(labels: dict[str, str], samples: list[Any]) -> Series:
-    if not samples:
-        return Series(labels, np.empty(0, np.int64), np.empty(0, np.float64))
-    seconds, texts = zip(*samples, strict=True)
-    times = np.rint(np.array(seconds, np.float64) * 1000).astype(np.int64)
-    return Series(labels, *_unique(times, _numbers(texts)))
+def _arrays(samples: Any) -> Arrays:
+    """Times in milliseconds, and values."""
+    if not len(samples):
+        return np.empty(0, np.int64), np.empty(0, np.float64)
+    if isinstance(samples, np.ndarray):
+        seconds, values = samples[:, 0], samples[:, 1].copy()
+        values[~np.isfinite(values)] = np.nan
+    else:
+        times, texts = zip(*samples, strict=True)
+        seconds, values = np.array(times, np.float64), _numbers(texts)
+    if not np.isfinite(seconds).all():
+        raise ValueError("a sample has no time")
+    return np.rint(seconds * 1000).astype(np.int64), values
+
+
+def _series(labels: dict[str, str], parts: list[Arrays]) -> Series:
+    times, values = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return Series(labels, *_unique(times, values))
 
 
 def _numbers(texts: Sequence[Any]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from fastvlm_ops.core.prometheus.errors import (
     PrometheusRefusedError,
     PrometheusUnavailableError,
 )
+from fastvlm_ops.core.prometheus.matrix import read_matrix
 
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 _CONNECT_SECONDS = 10.0
@@ -187,12 +188,13 @@ def _document(response: requests.Response, body: bytes, method: str) -> dict[str
     :raises PrometheusError: it is none of Prometheus's, or says that the query failed
     """
     url, status = response.url.partition("?")[0], response.status_code
-    document: dict[str, Any] | None
-    try:
-        with many_objects():
-            document = json.loads(body)
-    except ValueError:
-        document = None
+    document = read_matrix(body)
+    if document is None:
+        try:
+            with many_objects():
+                document = json.loads(body)
+        except ValueError:
+            document = None
     if not isinstance(document, dict):
         document = None
     said = document.get("error") if document else None
