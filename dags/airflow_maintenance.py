@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule
+from airflow.sdk import DAG, Param, TriggerRule
 
 from fastvlm_ops.dag_building.defaults import MAINTENANCE_POOL, task_defaults
 from fastvlm_ops.dag_building.params import dry_run_param
 from fastvlm_ops.dag_building.tags import Tag, tags
+from fastvlm_ops.dag_building.timetables import next_time
 from fastvlm_ops.operators.airflow_maintenance import (
     CleanAirflowDatabaseOperator,
     ConfirmAirflowCleaningOperator,
@@ -65,8 +66,9 @@ with DAG(
     dag_id="airflow_maintenance",
     description="Deletes what is old from Airflow's own database; a dry run when triggered by hand.",
     doc_md=DOC,
-    # It looks at what there is at a moment, and covers no interval.
-    schedule=CronTriggerTimetable("0 6 * * 0", timezone="UTC"),
+    # It looks at what there is at a moment, and covers no interval; unpaused, it deletes nothing for a time
+    # that has gone by.
+    schedule=next_time("0 6 * * 0"),
     catchup=False,
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],
