@@ -12,6 +12,7 @@ import json
 import shutil
 import statistics
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from benchmarks.figures import RESULTS, Figure, figures_table, table, write_json
 from benchmarks.running import ROOT, load_average, machine
 from fastvlm_ops.core.store import open_store
 from fastvlm_ops.core.store.tables.capacity import forecasts
+from fastvlm_ops.local.airflow_api import AirflowClient
 from fastvlm_ops.local.console import Console
 from fastvlm_ops.local.demo import Demo, run_demo
 from fastvlm_ops.local.demo_capacity import DemoCapacityError, backfill
@@ -43,6 +45,7 @@ SERIES_PER_SHARD = 1500
 FOLDER = ROOT / ".pytest_cache" / "tmp" / "capacity-scale"
 #: Airflow's own: the files do not change, and each look at them takes the cores from the tasks.
 _PARSE_SECONDS = 300
+_YESTERDAY_SECONDS = 300
 _DAG = "capacity_forecast"
 _HOUR = 3600
 _STAMP = 59 * 60  # within the hour: when a rule records it
@@ -197,11 +200,11 @@ def tell(stack: Stack, console: Console, *, services: int, dates: int, parallel:
     :raises AirflowError: Airflow refused a request, or the runs did not end in time
     """
     before = load_average()
-    # Yesterday's run, which the schedule makes when the DAG is unpaused, is not of the backfill.
     first = history_end() - timedelta(days=dates + 1)
     with stack.client() as airflow:
         airflow.wait_for_dag(_DAG)
         airflow.unpause(_DAG)
+        let_the_schedule_go_first(airflow, console)
         began = datetime.now(UTC)
         runs = backfill(stack, console, airflow, first, dates, parallel=parallel, timeout_seconds=8 * 3600)
         ended = max(datetime.fromisoformat(run["end_date"]) for run in runs)
@@ -217,6 +220,20 @@ def tell(stack: Stack, console: Console, *, services: int, dates: int, parallel:
             results.parent / "details" / results.name,
         )
     return f"{table(rows)}\n\n{figures_table([figure_of(minutes, services, dates)])}"
+
+
+def let_the_schedule_go_first(airflow: AirflowClient, console: Console) -> None:
+    """Wait until yesterday's run has ended, which the schedule makes: it is not of the backfill.
+
+    :raises DemoCapacityError: it did not come, or not end, in time
+    """
+    console.say("waiting for yesterday's run")
+    deadline = time.monotonic() + _YESTERDAY_SECONDS
+    while time.monotonic() < deadline:
+        if any(run["state"] in {"success", "failed"} for run in airflow.runs(_DAG)):
+            return
+        time.sleep(1)
+    raise DemoCapacityError(f"yesterday's run did not end in {_YESTERDAY_SECONDS} s")
 
 
 def figure_of(minutes: float, services: int, dates: int) -> Figure:
