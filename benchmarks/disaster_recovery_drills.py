@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import URL
 
 from benchmarks.disaster_recovery_client import Seen, read_seen
 from benchmarks.running import ROOT
@@ -206,13 +207,15 @@ class Drills:
     def _dsn(self, view: ServiceView, name: str) -> str:
         host, _, port = (view.instance(name).address or "").rpartition(":")
         service = self._service
-        return psycopg.conninfo.make_conninfo(
-            host=host,
-            port=port,
-            user=service.database_user,
-            password=service.database_password,
-            dbname=service.database_name,
+        url = URL.create(
+            "postgresql",
+            service.database_user,
+            service.database_password,
+            host,
+            int(port),
+            service.database_name,
         )
+        return url.render_as_string(hide_password=False)
 
     def _rows(self) -> dict[str, str]:
         """All rows, from the database itself."""
