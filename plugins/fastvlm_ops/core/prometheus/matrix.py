@@ -77,8 +77,8 @@ def read_samples(texts: Sequence[msgspec.Raw]) -> list[NDArray[np.float64]] | li
             ),
         )
     except pyarrow.ArrowInvalid:
-        return [msgspec.json.decode(text, type=list[Any]) for text in lists]
-    if table.num_rows != counts.sum() or counts.min() < 0:
+        table = None
+    if table is None or table.num_rows != counts.sum() or counts.min() < 0:
         return [msgspec.json.decode(text, type=list[Any]) for text in lists]
     columns = np.column_stack([table["time"].to_numpy(), table["value"].to_numpy()])
     return np.split(columns, np.cumsum(counts)[:-1])
