@@ -27,6 +27,9 @@ from fastvlm_ops.local.service.serving import NO_AUTHORITIES, listen_on_socket, 
 _CHECK_SECONDS = 0.25
 _CHECK_TIMEOUT_SECONDS = 0.5
 _CONNECT_SECONDS = 1.0
+#: A replica that lets a user wait for longer gets no more of them while another one lets nobody wait so long:
+#: one that hangs would go on getting some until its checks have failed.
+_WAITING_SECONDS = 0.1
 #: Checks in a row that take a replica out of rotation, or back in.
 _CHECKS = 2
 #: A time-out that comes so late tells that this process was kept waiting, not what the replica does; but not
@@ -86,6 +89,11 @@ class Backend:
         self.out_since = time.monotonic()
         self._end_connections()
 
+    def lets_wait(self) -> bool:
+        """Whether a user has waited for an answer for so long that the next one had better go elsewhere."""
+        late = time.monotonic() - _WAITING_SECONDS
+        return any(one.waiting_since is not None and one.waiting_since < late for one in self.passed)
+
     def _end_connections(self) -> None:
         """Have users of one that is out of rotation connect anew: at once where they wait for no answer, and
         soon where it hangs. Who came since, for no replica was ready, gets the answer.
@@ -93,7 +101,7 @@ class Backend:
         for passed in list(self.passed) if self.in_rotation is False else ():
             came_since = passed.began > self.out_since
             patience_over = time.monotonic() - max(self.out_since, passed.began) > _PATIENCE_SECONDS
-            stays = passed.waiting and (came_since or not patience_over)
+            stays = passed.waiting_since is not None and (came_since or not patience_over)
             if not stays and (patience_over or not came_since):
                 passed.cut()
 
@@ -146,14 +154,14 @@ class Balancer:
         await _say_that_nobody_is_there(reader, writer)
 
     def _choices(self) -> list[Backend]:
-        """Return the replicas in the order in which they are tried: the one with the fewest connections
-        first, for one that hangs keeps its own. Where none is ready, one that at least says why.
+        """Return the replicas in the order in which they are tried: those that let nobody wait, and of them
+        the one with the fewest connections first. Where none is ready, one that at least says why.
         """
         found = [one for one in self._backends if one.in_rotation]
         found = found or [one for one in self._backends if one.answers]
         self._turn += 1
         turned = found[self._turn % len(found) :] + found[: self._turn % len(found)] if found else []
-        return sorted(turned, key=lambda one: len(one.passed))
+        return sorted(turned, key=lambda one: (one.lets_wait(), len(one.passed)))
 
     async def _watch(self, backend: Backend) -> None:
         async with httpx.AsyncClient(

@@ -25,8 +25,8 @@ class Passed:
         self._cut = False
         #: When it was made, by the monotonic clock.
         self.began = time.monotonic()
-        #: Whether the client has said something that was not answered yet.
-        self.waiting = False
+        #: Since when the client waits for an answer to what it has said; None: it does not.
+        self.waiting_since: float | None = None
 
     def join(self, server: asyncio.StreamWriter) -> None:
         """Take note of the other side.
@@ -84,7 +84,10 @@ async def _pump(
             await hold()
         if not data:
             break
-        passed.waiting = waiting
+        if not waiting:
+            passed.waiting_since = None
+        elif passed.waiting_since is None:
+            passed.waiting_since = time.monotonic()
         target.write(data)
         await target.drain()
     with contextlib.suppress(OSError):

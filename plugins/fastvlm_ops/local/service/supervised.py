@@ -121,7 +121,8 @@ class Supervised:
             self.start()
 
     async def stop(self) -> None:
-        """Stop it, and do not start it again. One that hangs is killed, with its whole session.
+        """Stop it, and do not start it again. One that hangs is killed, with its whole session;
+        so is what it started and left behind.
 
         :raises StillRunsError: it cannot be killed
         """
@@ -130,7 +131,7 @@ class Supervised:
             return
         members = list(session_members(leader))
         leader.signal(signal.SIGTERM)
-        if not await _gone([leader], 0 if leader.stopped else _PATIENCE_SECONDS):
+        if not await _gone(members, 0 if leader.stopped else _PATIENCE_SECONDS):
             for member in members:
                 member.signal(signal.SIGKILL)
         if not await _gone(members, _KILL_SECONDS):

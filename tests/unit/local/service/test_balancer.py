@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fastvlm_ops.local.ports import HOST, free_ports
 from fastvlm_ops.local.service.balancer import Backend, Balancer
+from fastvlm_ops.local.service.passing import Passed
 
 
 def backend(name: str = "replica-1", port: int = 1, *, ready: bool = True) -> Backend:
     made = Backend(name, port)
     made.note(None if ready else "database: gone")
     made.answers = True
+    return made
+
+
+def a_connection(*, waits_seconds: float | None = None) -> Passed:
+    made = Passed(None)  # type: ignore[arg-type]
+    if waits_seconds is not None:
+        made.waiting_since = time.monotonic() - waits_seconds
     return made
 
 
@@ -46,9 +55,21 @@ def test_the_one_with_the_fewest_connections_comes_first() -> None:
     first, second = backend("replica-1"), backend("replica-2")
     balancer = Balancer([first, second])
     assert {balancer._choices()[0].name for _ in range(2)} == {"replica-1", "replica-2"}
-    first.passed.add(object())  # type: ignore[arg-type]
+    first.passed.add(a_connection())
     assert [one.name for one in balancer._choices()] == ["replica-2", "replica-1"]
     assert [one.name for one in balancer._choices()] == ["replica-2", "replica-1"]
+
+
+def test_one_that_lets_users_wait_comes_last_however_few_connections_it_has() -> None:
+    first, second = backend("replica-1"), backend("replica-2")
+    balancer = Balancer([first, second])
+    first.passed.add(a_connection(waits_seconds=0.05))
+    second.passed |= {a_connection() for _ in range(5)}
+    assert balancer._choices()[0].name == "replica-1", "an answer may take a while"
+    first.passed.add(a_connection(waits_seconds=0.2))
+    assert [balancer._choices()[0].name for _ in range(2)] == ["replica-2", "replica-2"]
+    second.passed.add(a_connection(waits_seconds=0.2))
+    assert balancer._choices()[0].name == "replica-1", "where all let users wait, it has fewer"
 
 
 def test_where_none_is_ready_one_that_answers_may_say_why() -> None:
@@ -147,6 +168,7 @@ def test_who_waits_for_no_answer_connects_anew_at_once() -> None:
                 reader, writer = await asyncio.open_connection(HOST, entrance)
                 writer.write(b"x")
                 assert await reader.readexactly(3) == b"one"
+                assert next(iter(one.passed)).waiting_since is None
                 one.note("not ready")
                 one.note("not ready")
                 with contextlib.suppress(ConnectionResetError):
@@ -171,7 +193,7 @@ def test_connections_to_one_that_hangs_are_cut_in_the_end() -> None:
             writer.write(b"x")
             while not one.passed:
                 await asyncio.sleep(0.01)
-            while not next(iter(one.passed)).waiting:
+            while not next(iter(one.passed)).waiting_since:
                 await asyncio.sleep(0.01)
             one.note("hangs")
             one.note("hangs")
@@ -212,7 +234,7 @@ def test_who_came_when_none_was_ready_gets_the_answer_however_late() -> None:
             one.out_since -= 20
             reader, writer = await asyncio.open_connection(HOST, entrance)
             writer.write(b"x")
-            while not (one.passed and next(iter(one.passed)).waiting):
+            while not (one.passed and next(iter(one.passed)).waiting_since):
                 await asyncio.sleep(0.01)
             next(iter(one.passed)).began -= 10
             one.note("not ready")

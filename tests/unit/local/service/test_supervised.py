@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fastvlm_ops.core.programs.proc import session_members
 from fastvlm_ops.local.processes import Processes
 from fastvlm_ops.local.service.supervised import Part, Supervised
 
@@ -84,7 +85,11 @@ def test_what_was_stopped_stays_so(processes: Processes) -> None:
     assert one.identity is not None
 
 
-def test_what_hangs_is_killed_with_its_session_without_being_waited_for(processes: Processes) -> None:
+@pytest.mark.parametrize("hangs", [True, False])
+def test_what_hangs_and_what_it_leaves_behind_is_killed(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr("fastvlm_ops.local.service.supervised._PATIENCE_SECONDS", 60 if hangs else 0.5)
     code = (
         "import subprocess, sys, time;"
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
@@ -94,9 +99,17 @@ def test_what_hangs_is_killed_with_its_session_without_being_waited_for(processe
     one.start()
     while "ready" not in (processes.folder / "one.log").read_text():
         time.sleep(0.02)
-    one.identity.signal(signal.SIGSTOP)  # type: ignore[union-attr]
-    asyncio.run(one.stop())
+    leader = one.identity
+    assert leader is not None
+    if hangs:
+        leader.signal(signal.SIGSTOP)
+        while not leader.stopped:
+            time.sleep(0.01)
+    members = list(session_members(leader))
+    assert len(members) == 2
+    asyncio.run(asyncio.wait_for(one.stop(), 30))
     assert processes.alive() == []
+    assert not any(member.alive for member in members)
 
 
 def test_another_supervisor_takes_over_what_runs(processes: Processes) -> None:
