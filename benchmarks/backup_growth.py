@@ -93,7 +93,7 @@ class Measurement:
     """One operation of one step.
 
     :param cost: of its process
-    :param requests: to S3, by operation, repeated ones too
+    :param requests: to S3, by verb, repeated ones too
     :param received_bytes: in the bodies of the answers; what was sent is in the cost
     """
 
@@ -212,10 +212,9 @@ def _measure(tool: Tool, operation: str, bucket: str, place: Place) -> Measureme
         log=place.work / f"{operation}.log",
         timeout_seconds=_TIMEOUT_SECONDS,
     )
-    counted = json.loads(traffic.read_text())
-    return Measurement(
-        replace(cost, sent_bytes=counted["sent_bytes"]), counted["requests"], counted["received_bytes"]
-    )
+    used = json.loads(traffic.read_text())
+    sent_bytes, received_bytes = used.pop("sent_bytes"), used.pop("received_bytes")
+    return Measurement(replace(cost, sent_bytes=sent_bytes), used, received_bytes)
 
 
 def _verify(step: Step, tree: Path, target: Path) -> None:

@@ -1,8 +1,8 @@
 """One operation of the backup engine in a process of its own, so that start-up and imports count.
 
 A backup takes the components that the tree has and publishes them as a set, and a restore restores the
-newest set, as the DAGs do. It can count its requests and what
-they carry. Credentials and passphrase come from the environment.
+newest set, as the DAGs do. It can count its requests and what they
+carry. Credentials and passphrase come from the environment.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvlm_ops.core import backup
+from fastvlm_ops.core.backup.usage import Usage
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
     from fastvlm_ops.core.backup import Progress, Repository, Source
 
 PASSPHRASE_VARIABLE = "FASTVLM_BENCHMARK_PASSPHRASE"  # noqa: S105 - the name of a variable
@@ -40,50 +37,6 @@ def _sources(tree: Path, scratch: Path) -> dict[str, Source]:
     return {name: source for name, source in sources.items() if (tree / name).exists()}
 
 
-class Traffic:
-    """Counts requests by operation, retries too, and the bytes of their bodies and of the answers'.
-
-    :param client: whose requests are counted from now on
-    """
-
-    def __init__(self, client: S3Client) -> None:
-        self._lock = threading.Lock()
-        self.begin()
-        client.meta.events.register("before-send.s3", self._before_send)
-        client.meta.events.register("response-received.s3", self._response_received)
-
-    def begin(self) -> None:
-        """Count from zero."""
-        self._requests: Counter[str] = Counter()
-        self._sent_bytes = 0
-        self._received_bytes = 0
-
-    def add(self, counted: dict[str, Any]) -> None:
-        """Add what another process counted."""
-        self._requests.update(counted["requests"])
-        self._sent_bytes += counted["sent_bytes"]
-        self._received_bytes += counted["received_bytes"]
-
-    def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
-        with self._lock:
-            self._requests[event_name.rpartition(".")[2]] += 1
-            self._sent_bytes += int(request.headers.get("Content-Length", 0))
-
-    def _response_received(self, response_dict: Any, event_name: str, **_: Any) -> None:
-        if response_dict is None or event_name.rpartition(".")[2].startswith("Head"):
-            return
-        with self._lock:
-            self._received_bytes += int(response_dict["headers"].get("content-length", 0))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything that was counted."""
-        return {
-            "requests": dict(sorted(self._requests.items())),
-            "sent_bytes": self._sent_bytes,
-            "received_bytes": self._received_bytes,
-        }
-
-
 def _show(progress: Progress) -> None:
     print(progress.line(), file=sys.stderr, flush=True)
 
@@ -92,21 +45,19 @@ def _side_by_side(
     repository: Repository,
     work: Callable[[Repository, str], None],
     names: list[str],
-    traffic: Traffic | None,
-) -> None:
+) -> Usage:
     """The components beside each other, in a process each, as Airflow runs the mapped tasks.
 
+    :returns: what they have asked of S3
     :raises SystemExit: one of them failed
     """
     processes = multiprocessing.get_context("fork")
-    counted = processes.SimpleQueue()
+    used = processes.SimpleQueue()
 
     def run(clone: Repository, name: str) -> None:
-        if traffic:
-            traffic.begin()
+        before = clone.storage.usage
         work(clone, name)
-        if traffic:
-            counted.put(traffic.as_dict())
+        used.put(clone.storage.usage.since(before))
 
     clones = repository.beside(len(names))
     repository.storage.client.close()  # each process has connections of its own
@@ -118,11 +69,10 @@ def _side_by_side(
         process.join()
     if failed := [name for name, process in zip(names, started, strict=True) if process.exitcode]:
         sys.exit(f"failed: {', '.join(failed)}")
-    while traffic and not counted.empty():
-        traffic.add(counted.get())
+    return sum((used.get() for _ in names), Usage())
 
 
-def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Traffic | None) -> None:
+def _back_up(repository: Repository, arguments: argparse.Namespace) -> Usage:
     sources = _sources(arguments.tree, arguments.scratch)
 
     def back_up(repository: Repository, component: str) -> None:
@@ -138,7 +88,7 @@ def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Tra
 
     repository.require_conditional_writes()
     _ = backup.create_snapshot  # is imported now, and not by each process
-    _side_by_side(repository, back_up, list(sources), traffic)
+    used = _side_by_side(repository, back_up, list(sources))
     backup.publish_set(
         repository,
         set_id=arguments.run_key,
@@ -147,9 +97,10 @@ def _back_up(repository: Repository, arguments: argparse.Namespace, traffic: Tra
         components=list(sources),
         timestamp=datetime.now(UTC),
     )
+    return used
 
 
-def _restore(repository: Repository, arguments: argparse.Namespace, traffic: Traffic | None) -> None:
+def _restore(repository: Repository, arguments: argparse.Namespace) -> Usage:
     snapshots = {
         member.component: member.snapshot_id for member in backup.select_set(repository, "latest").snapshots
     }
@@ -158,7 +109,7 @@ def _restore(repository: Repository, arguments: argparse.Namespace, traffic: Tra
         target = arguments.target / component
         print(backup.restore_snapshot(repository, snapshots[component], target, progress=_show).as_dict())
 
-    _side_by_side(repository, restore, list(snapshots), traffic)
+    return _side_by_side(repository, restore, list(snapshots))
 
 
 def _arguments() -> argparse.Namespace:
@@ -181,18 +132,17 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Do what the command line says."""
     arguments = _arguments()
-    client = backup.create_client(endpoint_url=arguments.endpoint_url)
-    traffic = Traffic(client) if arguments.traffic else None
-    storage = backup.S3Storage(client, arguments.bucket)
+    storage = backup.S3Storage(backup.create_client(endpoint_url=arguments.endpoint_url), arguments.bucket)
     passphrase = os.environ[PASSPHRASE_VARIABLE]
+    used = Usage()
     if arguments.action == "initialise":
         backup.initialise_repository(storage, passphrase)
     elif arguments.action == "create":
-        _back_up(backup.open_repository(storage, passphrase, chunks=True), arguments, traffic)
+        used = _back_up(backup.open_repository(storage, passphrase, chunks=True), arguments)
     else:
-        _restore(backup.open_repository(storage, passphrase, chunks=True), arguments, traffic)
-    if traffic:
-        arguments.traffic.write_text(json.dumps(traffic.as_dict()))
+        used = _restore(backup.open_repository(storage, passphrase, chunks=True), arguments)
+    if arguments.traffic:
+        arguments.traffic.write_text(json.dumps((used + storage.usage).as_dict()))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from fastvlm_ops.hooks.connections import ConnectionSettingError, unknown_field
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
-    from mypy_boto3_s3 import S3Client
 
+    from fastvlm_ops.core.backup.clients import Client
     from fastvlm_ops.core.backup.keys import Secret
     from fastvlm_ops.core.backup.repository import Repository
     from fastvlm_ops.core.backup.storage import S3Storage
@@ -140,7 +140,7 @@ class BackupRepositoryHook(BaseHook):
     def __init__(self, s3_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.s3_conn_id = s3_conn_id
-        self._clients: list[S3Client] = []
+        self._clients: list[Client] = []
 
     @cached_property
     def settings(self) -> S3ConnectionSettings:
@@ -159,12 +159,12 @@ class BackupRepositoryHook(BaseHook):
                 mask_secret(secret)
         return settings
 
-    def get_conn(self) -> S3Client:
+    def get_conn(self) -> Client:
         """Return the client; Airflow's customary name for :meth:`get_client`."""
         return self.get_client()
 
-    def get_client(self) -> S3Client:
-        """Return a boto3 client with bounded time-outs and retries.
+    def get_client(self) -> Client:
+        """Return an S3 client, as boto3's, with bounded time-outs and retries.
 
         :raises ConnectionSettingError: a field is missing, unknown or cannot be used
         """
@@ -184,9 +184,9 @@ class BackupRepositoryHook(BaseHook):
         """What the clients of this hook have asked S3 for so far; None where it has made none."""
         if not self._clients:
             return None
-        from fastvlm_ops.core.backup.usage import Usage, meter_of
+        from fastvlm_ops.core.backup.usage import Usage
 
-        return sum((meter_of(client).usage for client in self._clients), Usage())
+        return sum((client.meter.usage for client in self._clients), Usage())
 
     def get_storage(self) -> S3Storage:
         """Return the storage that the repository is kept in; what is stored is locked as configured.

@@ -23,7 +23,7 @@ from fastvlm_ops.local.processes import Process, Processes, ProcessStartError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from mypy_boto3_s3 import S3Client
+    from fastvlm_ops.core.backup.clients import Client
 
 REGION = "us-east-1"
 _PARTS = ("master", "volume", "filer", "s3")
@@ -126,8 +126,8 @@ class SeaweedFS:
             self.processes.wait(part)
         self._parts.clear()
 
-    def client(self, user: str | None = None) -> S3Client:
-        """Return a boto3 client, as the engine makes it.
+    def client(self, user: str | None = None) -> Client:
+        """Return an S3 client, as the engine makes it.
 
         :param user: one of the others; the owner where None
         """

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from botocore.retries.standard import ExponentialBackoff
 
 from fastvlm_ops.core.backup import (
     AccessDeniedError,
@@ -34,6 +33,7 @@ from fastvlm_ops.core.backup import (
     create_snapshot,
     open_repository,
     restore_snapshot,
+    s3_requests,
 )
 from tests import fault_proxy
 from tests.fault_proxy import FaultProxy, first_try, on
@@ -60,8 +60,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small packs, so that a backup makes many requests; and a tenth of the pauses between tries."""
     monkeypatch.setattr("fastvlm_ops.core.backup.packs.PACK_BYTES", 200 << 10)
     monkeypatch.setattr("fastvlm_ops.core.backup.writing._PACKS_PER_SEGMENT", 2)
-    pause = ExponentialBackoff.delay_amount
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *context: pause(*context) / 10)
+    for name in ("_WAIT_SECONDS", "_THROTTLED_WAIT_SECONDS", "_LONGEST_WAIT_SECONDS"):
+        monkeypatch.setattr(s3_requests, name, getattr(s3_requests, name) / 10)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import delete
@@ -72,15 +72,17 @@ def test_a_run_killed_between_object_and_row_goes_on(shelf: ArtefactStore, store
 
 
 def test_a_write_that_another_overtakes_is_refused_by_s3(
-    shelf: ArtefactStore, s3_client: S3Client, bucket: str
+    shelf: ArtefactStore, s3_client: S3Client, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The other's write arrives between our look and our write, sent by the client's own hook.
-    def overtake(**_: object) -> None:
-        s3_client.meta.events.unregister("before-call.s3.PutObject", overtake)
-        key = f"kit/artefacts/{RUN.replace('/', '%2F').replace(':', '%3A').replace('+', '%2B')}/a.json"
-        s3_client.put_object(Bucket=bucket, Key=key, Body=b"theirs")
+    # The other's write arrives between our look and our write.
+    put = s3_client.put_object
 
-    s3_client.meta.events.register("before-call.s3.PutObject", overtake)
+    def overtake(**arguments: Any) -> Any:
+        key = f"kit/artefacts/{RUN.replace('/', '%2F').replace(':', '%3A').replace('+', '%2B')}/a.json"
+        put(Bucket=bucket, Key=key, Body=b"theirs")
+        return put(**arguments)
+
+    monkeypatch.setattr(s3_client, "put_object", overtake)
     with pytest.raises(ArtefactConflictError):
         shelf.put(RUN, "a.json", b"ours", content_type="application/json")
     assert shelf.find(RUN, "a.json") is None

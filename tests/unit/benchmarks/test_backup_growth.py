@@ -71,6 +71,6 @@ def test_quick(tmp_path: Path) -> None:
     for operations in details["runs"].values():
         assert list(operations) == list(OPERATIONS)
         assert operations["full"]["sent_bytes"] > 10 * operations["unchanged"]["sent_bytes"] > 0
-        assert operations["restore"]["requests"]["GetObject"] > 0
+        assert operations["restore"]["requests"]["gets"] > 0
         assert operations["restore"]["received_bytes"] > operations["restore"]["sent_bytes"] == 0
         assert min(operation["wall_seconds"] for operation in operations.values()) > 0

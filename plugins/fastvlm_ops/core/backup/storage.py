@@ -1,4 +1,4 @@
-"""The S3 verbs the engine uses, over plain boto3, with its errors translated into ours.
+"""The S3 verbs the engine uses, over an S3 client, with its errors translated into ours.
 
 Names are relative to the repository's prefix. One client serves all threads.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -24,6 +24,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
+from fastvlm_ops.core.backup.clients import Client
 from fastvlm_ops.core.backup.clients import create_client as create_client
 from fastvlm_ops.core.backup.clocks import say_ahead
 from fastvlm_ops.core.backup.errors import (
@@ -38,11 +39,8 @@ from fastvlm_ops.core.backup.errors import (
     UnsafeEndpointError,
 )
 from fastvlm_ops.core.backup.object_policy import ObjectPolicy
-from fastvlm_ops.core.backup.usage import Usage, meter_of
+from fastvlm_ops.core.backup.usage import Usage
 from fastvlm_ops.core.backup.versions import Locked, Removed, Versions
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 T = TypeVar("T")
 
@@ -83,7 +81,7 @@ class S3Storage:
     """
 
     def __init__(
-        self, client: S3Client, bucket: str, prefix: str = "", policy: ObjectPolicy | None = None
+        self, client: Client, bucket: str, prefix: str = "", policy: ObjectPolicy | None = None
     ) -> None:
         self.client = client
         self.bucket = bucket
@@ -91,7 +89,7 @@ class S3Storage:
         self.policy = policy or ObjectPolicy()
         self._versions = Versions(client, bucket, self._call, self.now)
         self._told: tuple[datetime, float] | None = None  # S3's time, and ours on the monotonic clock then
-        self._usage_meter = meter_of(client)
+        self._usage_meter = client.meter
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
@@ -284,7 +282,7 @@ class S3Storage:
 
     @property
     def _endpoint(self) -> str:
-        return str(self.client.meta.endpoint_url)
+        return self.client.endpoint_url
 
     def _call(self, operation: str, name: str, request: Callable[[], T]) -> T:
         try:

@@ -1,11 +1,10 @@
-"""What S3 was asked for: counted by the client where it sends, so that each attempt of a request counts."""
+"""What S3 was asked for: counted where it is sent, so that each attempt of a request counts."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -80,36 +79,29 @@ class UsageMeter:
         with self._lock:
             self._counts["received_bytes"] += size_bytes
 
-    def watch(self, client: S3Client) -> None:
-        """Count what this client does from here on."""
-        client.meta.events.register("before-send.s3", self._sent)
-        client.meta.events.register("response-received.s3", self._answered)
+    def sent(self, operation: str, method: str, size_bytes: int) -> None:
+        """Count one attempt of a request.
 
-    def _sent(self, request: Any, event_name: str, **_: Any) -> None:
-        """Called by botocore for each attempt; what it returns would be taken for the answer."""
-        operation = event_name.rpartition(".")[2]
-        verb = _VERBS.get(operation) or _BY_METHOD.get(request.method, "gets")
-        size_bytes = int(request.headers.get("Content-Length") or 0)
+        :param operation: S3's name of it, as in ``PutObject``
+        :param size_bytes: of its body
+        """
+        verb = _VERBS.get(operation) or _BY_METHOD.get(method, "gets")
         with self._lock:
             self._counts[verb] += 1
             self._counts["sent_bytes"] += size_bytes
+
+    def watch(self, client: S3Client) -> None:
+        """Count what a client of boto3 does from here on."""
+        client.meta.events.register("before-send.s3", self._sending)
+        client.meta.events.register("response-received.s3", self._answered)
+
+    def _sending(self, request: Any, event_name: str, **_: Any) -> None:
+        """Called by botocore for each attempt; what it returns would be taken for the answer."""
+        size_bytes = int(request.headers.get("Content-Length") or 0)
+        self.sent(event_name.rpartition(".")[2], request.method, size_bytes)
 
     def _answered(self, response_dict: dict[str, Any] | None, **_: Any) -> None:
         """Bodies that botocore has read itself: listings, and what errors say. Others are read later."""
         body = None if response_dict is None else response_dict.get("body")
         if isinstance(body, bytes) and body:
             self.received(len(body))
-
-
-_METERS: WeakKeyDictionary[Any, UsageMeter] = WeakKeyDictionary()
-_METERS_LOCK = Lock()
-
-
-def meter_of(client: S3Client) -> UsageMeter:
-    """The meter of a client, which is given one when it is first asked for."""
-    with _METERS_LOCK:
-        meter = _METERS.get(client)
-        if meter is None:
-            meter = _METERS[client] = UsageMeter()
-            meter.watch(client)
-        return meter
