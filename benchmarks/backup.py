@@ -98,6 +98,8 @@ class Benchmark:
                 print(in_words(cost), flush=True)
                 if operation == "restore":
                     self._verify(tool)
+        # Not before: a file system that has just lost thousands of files makes the next ones slowly.
+        shutil.rmtree(self._place.work / "restored")
         for tool in tools:
             stored = sum(size for size, _ in self._stored(buckets[tool.name]).values())
             self.samples.stored_bytes.setdefault(tool.name, []).append(stored)
@@ -146,7 +148,6 @@ class Benchmark:
             raise WrongRestoreError(
                 f"{tool.name} restored {len(differences)} things wrongly, as in: {differences[0]}"
             )
-        shutil.rmtree(tool.target)
 
 
 def _is_copy_of_database(difference: Difference, tool: Tool, tree: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 from fastvlm_ops.core.backup.errors import RestoreTargetError
 from fastvlm_ops.core.backup.tree import Entry
+
+_IN_MEMORY_BYTES = 8 << 20
 
 
 class Writer(Protocol):
@@ -44,6 +47,7 @@ class File:
         self._writer = writer
         self._missing = pieces
         self._lock = Lock()
+        self._in_memory_bytes = 0
 
     def put(self, offset: int, data: bytes | memoryview) -> None:
         """Write verified chunks that follow each other.
@@ -61,8 +65,22 @@ class File:
         with self._lock:
             self._missing -= 1
             complete = self._missing == 0
+            self._in_memory_bytes += len(data)
+            much = self._in_memory_bytes >= _IN_MEMORY_BYTES
+            if much:
+                self._in_memory_bytes = 0
         if complete:
             self._writer.complete(self)
+        elif much:
+            self._start_writing()
+
+    def _start_writing(self) -> None:
+        """Have the disk write beside us what it was given, and not first when the file is complete. What it
+        has written need not stay in memory: who restores reads none of it.
+        """
+        # No more than advice: another thread may complete and close the file meanwhile.
+        with contextlib.suppress(OSError, AttributeError):
+            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _places(self, offset: int, data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
         view = memoryview(data)
