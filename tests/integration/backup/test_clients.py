@@ -98,6 +98,21 @@ def test_pages_of_listings_are_alike(client: Client, bucket: str) -> None:
     assert pages == 3
 
 
+def test_one_connection_serves_what_is_asked_in_turn(client: Client, bucket: str) -> None:
+    assert client._requests is not None
+    client.close()
+    for _ in range(3):
+        client.put_object(Bucket=bucket, Key="a", Body=b"1" * 100_000)
+        with client.get_object(Bucket=bucket, Key="a")["Body"] as body:
+            assert len(body.read()) == 100_000
+        client.head_object(Bucket=bucket, Key="a")
+        client.list_objects_v2(Bucket=bucket)
+        with pytest.raises(ClientError):
+            client.get_object(Bucket=bucket, Key="absent")
+        client.delete_object(Bucket=bucket, Key="a")
+    assert client._requests._connections.num_connections == 1
+
+
 @pytest.mark.parametrize(
     "ask",
     [

@@ -139,6 +139,7 @@ AFTER_CONNECTION = (
     "conditional writes",
     "repository",
     "lifecycle rules",
+    "object lock",
 )
 AFTER_BUCKET = AFTER_CONNECTION[1:]
 
@@ -218,6 +219,19 @@ def test_a_lifecycle_rule_removes_backups(patient: Patient, seaweedfs: SeaweedFS
     )
     found = "rule tidy removes objects of the backups after 9 days"
     assert_found(patient, "lifecycle rules", found, "remove that rule")
+
+
+def test_locks_that_the_bucket_does_not_take(
+    patient: Patient, seaweedfs: SeaweedFS, moved: Callable[[str, bytes | None], Path], home: Path
+) -> None:
+    definitions = (home / "include" / "components.yaml").read_bytes()
+    moved("include/components.yaml", definitions + b"\nobject_lock:\n  mode: governance\n  days: 30\n")
+    assert_found(patient, "object lock", "takes no locked objects", "make a bucket with Object Lock")
+    seaweedfs.client().create_bucket(Bucket="doctor-locked", ObjectLockEnabledForBucket=True)
+    patient.connection["extra"]["bucket"] = "doctor-locked"
+    _, findings = patient.examine()
+    assert unwell(findings) == NOT_RUNNING
+    assert "asks for 30 days, governance" in findings["object lock"]["found"]
 
 
 def test_conditional_writes_are_ignored(patient: Patient, rclone_url: str) -> None:
@@ -312,7 +326,7 @@ def test_broken_definitions(patient: Patient, moved: Callable[[str, bytes | None
         "include/components.yaml",
         b"version: 1\ncomponents:\n  - name: one\n    kind: flies\n    path: /srv\n",
     )
-    untried = ("components", "lifecycle rules")
+    untried = ("components", "lifecycle rules", "object lock")
     assert_found(patient, "definitions", "components[0]", "fastvlm-ops validate", *untried)
 
 

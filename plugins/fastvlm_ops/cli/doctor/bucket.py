@@ -16,6 +16,7 @@ from fastvlm_ops.core.backup.errors import (
     BucketNotFoundError,
     CredentialsError,
     KeyFileError,
+    ObjectLockError,
     RepositoryNotFoundError,
     StorageError,
     UnsafeEndpointError,
@@ -30,10 +31,10 @@ from fastvlm_ops.hooks.connections import ConnectionSettingError
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook, S3ConnectionSettings
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+    from fastvlm_ops.core.backup.clients import Client
 
 _CONNECTION, _BUCKET, _PERMISSIONS = "connection", "bucket", "permissions"
-_AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository", "lifecycle rules")
+_AFTER = ("clock", _PERMISSIONS, "conditional writes", "repository", "lifecycle rules", "object lock")
 _SKEW_SECONDS = 300
 _ADD = (
     "airflow connections add fastvlm_s3 --conn-type fastvlm_s3 --conn-login ACCESS_KEY_ID"
@@ -85,7 +86,7 @@ def _examine_bucket(settings: S3ConnectionSettings) -> Iterator[Finding]:
         yield failed(_BUCKET, str(error), _bucket_remedy(error, settings))
         yield from (not_tried(check, _BUCKET) for check in _AFTER)
         return
-    yield ok(_BUCKET, f"{settings.bucket!r} answers at {client.meta.endpoint_url}")
+    yield ok(_BUCKET, f"{settings.bucket!r} answers at {client.endpoint_url}")
     yield from _clock(client, storage)
     permissions = list(_permissions(storage))
     yield from permissions
@@ -95,6 +96,7 @@ def _examine_bucket(settings: S3ConnectionSettings) -> Iterator[Finding]:
         yield _conditional_writes(storage)
     yield _repository(storage, settings)
     yield _lifecycle(storage)
+    yield _object_lock(storage)
 
 
 def _bucket_remedy(error: StorageError, settings: S3ConnectionSettings) -> str:
@@ -107,7 +109,7 @@ def _bucket_remedy(error: StorageError, settings: S3ConnectionSettings) -> str:
     return f"start the server, or {_EDIT}: endpoint_url is {settings.endpoint_url or 'that of AWS'}"
 
 
-def _clock(client: S3Client, storage: S3Storage) -> Iterator[Finding]:
+def _clock(client: Client, storage: S3Storage) -> Iterator[Finding]:
     """S3 refuses requests whose time is off by more than a quarter of an hour."""
     # Of a request that a role which may list below its prefix alone is allowed too.
     answer = client.list_objects_v2(Bucket=storage.bucket, Prefix=f"{storage.prefix}config.json", MaxKeys=1)
@@ -213,3 +215,30 @@ def _lifecycle(storage: S3Storage) -> Finding:
     if difference != "equal":
         return failed(check, f"our rule is {difference}", "fastvlm-ops storage-classes apply")
     return ok(check, "none removes backups" + ("; packs move as components.yaml says" if classes else ""))
+
+
+def _object_lock(storage: S3Storage) -> Finding:
+    """Where what is stored is to be locked, the bucket takes locks."""
+    check = "object lock"
+    try:
+        lock = load_components(airflow_settings.include_dir()).object_lock
+    except (ConfigError, airflow_settings.SettingError):
+        return not_tried(check, "definitions")  # which says what is wrong with the file
+    if lock is None:
+        return ok(check, "components.yaml asks for none")
+    bucket = storage.bucket
+    try:
+        storage.about_bucket(
+            "GetBucketObjectLockConfiguration",
+            lambda: storage.client.get_object_lock_configuration(Bucket=bucket),
+        )
+    except ObjectLockError as error:
+        command = "aws s3api create-bucket --object-lock-enabled-for-bucket --bucket …"
+        remedy = f"make a bucket with Object Lock ({command}) and {_EDIT}"
+        return failed(check, str(error), f"{remedy}; or remove object_lock from components.yaml")
+    except AccessDeniedError as error:  # a backup role may do without
+        what = f"whether the bucket takes locks is unknown: {error}"
+        return warning(check, what, f"allow s3:GetBucketObjectLockConfiguration on {bucket!r}")
+    except StorageError as error:
+        return failed(check, str(error), "look at the server's log")
+    return ok(check, f"the bucket takes locks; components.yaml asks for {lock.days} days, {lock.mode}")

@@ -54,7 +54,6 @@ _CREDENTIAL_CODES = {
 }
 _DENIED_CODES = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 _MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
-_NO_LOCK_CODES = {"InvalidRequest", "ObjectLockConfigurationNotFoundError"}
 _CONFLICT_ATTEMPTS = 8
 _BODY_ATTEMPTS = 3
 
@@ -314,7 +313,8 @@ class S3Storage:
             }
             action = permission.get(operation, operation)
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
-        if operation == "PutObject" and self.policy.lock_mode and code in _NO_LOCK_CODES:
+        refused = operation == "PutObject" and self.policy.lock_mode and code == "InvalidRequest"
+        if refused or code == "ObjectLockConfigurationNotFoundError":
             return ObjectLockError(
                 f"bucket {self.bucket!r} takes no locked objects ({code}): create it with Object Lock, or "
                 "switch off locking"
