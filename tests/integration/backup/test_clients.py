@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,11 +21,13 @@ from botocore.exceptions import (
     EndpointConnectionError,
     ReadTimeoutError,
     ResponseStreamingError,
+    SSLError,
 )
 
 from fastvlm_ops.core.backup import create_client
 from fastvlm_ops.core.backup.clients import Client
 from fastvlm_ops.local.ports import HOST, free_ports
+from tests.certificates import Authority
 
 if TYPE_CHECKING:
     from fastvlm_ops.local.seaweedfs import SeaweedFS
@@ -218,7 +222,9 @@ def test_keys_may_stand_in_the_environment(
 
 
 @contextmanager
-def answering(*answers: bytes, hang: bool = False) -> Iterator[tuple[str, list[bytes]]]:
+def answering(
+    *answers: bytes, hang: bool = False, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[bytes]]]:
     """A server that gives each connection the next answer, and what it was asked."""
     (port,) = free_ports(1)
     asked: list[bytes] = []
@@ -229,6 +235,7 @@ def answering(*answers: bytes, hang: bool = False) -> Iterator[tuple[str, list[b
             for answer in answers:
                 try:
                     connection, _ = listener.accept()
+                    connection = tls.wrap_socket(connection, server_side=True) if tls else connection
                 except OSError:
                     return
                 asked.append(connection.recv(100_000))
@@ -240,7 +247,7 @@ def answering(*answers: bytes, hang: bool = False) -> Iterator[tuple[str, list[b
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"http://{HOST}:{port}", asked
+        yield f"http{'s' if tls else ''}://{HOST}:{port}", asked
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
@@ -285,6 +292,22 @@ def test_a_body_that_breaks_off_is_told() -> None:
 def test_a_listing_that_is_none_is_told() -> None:
     with answering(OK) as (url, _), pytest.raises(ResponseStreamingError, match="no XML"):
         asking(url).list_objects_v2(Bucket="bucket")
+
+
+def test_https_needs_a_certificate_of_an_authority_that_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    where = {"Bucket": "bucket", "Key": "key"}
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.bundle))
+    with answering(OK, tls=authority.server_context()) as (url, asked):
+        assert asking(url).get_object(**where)["Body"].read() == b"hello"
+    assert f"host: {url.removeprefix('https://')}".encode() in asked[0].lower()
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with answering(OK, tls=authority.server_context()) as (url, asked), pytest.raises(SSLError):
+        asking(url).get_object(**where)
+    assert asked == []
 
 
 def test_a_bucket_that_is_elsewhere_is_asked_for_by_boto3() -> None:
