@@ -310,15 +310,22 @@ def test_https_needs_a_certificate_of_an_authority_that_is_trusted(
     assert asked == []
 
 
-def test_a_bucket_that_is_elsewhere_is_asked_for_by_boto3() -> None:
-    moved = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nConnection: close\r\nx-amz-bucket-region: eu\r\n\r\n"
-    with answering(moved, OK, OK) as (url, asked):
+MOVED = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\nConnection: close\r\nx-amz-bucket-region: eu\r\n\r\n"
+OTHER_REGION = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 83\r\nConnection: close\r\n\r\n"
+    b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>not here</Message></Error>"
+)
+
+
+@pytest.mark.parametrize("answer", [MOVED, OTHER_REGION])
+def test_a_bucket_that_is_elsewhere_is_asked_for_by_boto3(answer: bytes) -> None:
+    with answering(answer, OK, OK) as (url, asked):
         one = asking(url)
         for _ in range(2):
             assert one.get_object(Bucket="bucket", Key="key")["Body"].read() == b"hello"
     assert one._requests is None
     agents = [b"botocore" in request.lower() for request in asked]
-    assert agents[1:] == [True, True]
+    assert agents == [False, True, True]
 
 
 def test_it_can_be_used_on_after_it_was_closed(client: Client, bucket: str) -> None:

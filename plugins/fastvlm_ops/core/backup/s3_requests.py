@@ -48,6 +48,7 @@ _THROTTLED_CODES = {
     "ThrottlingException",
     "TooManyRequestsException",
 }
+_OTHER_REGION = "AuthorizationHeaderMalformed"
 _CONNECTIONS = 16
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -223,9 +224,9 @@ class S3Requests:
         self._meter.received(len(content))
         if response.status < 300:
             return replace(answer, content=content)
-        if response.status < 400:
-            raise RedirectedError
         error = _told(content) or {"Code": str(response.status), "Message": response.reason or ""}
+        if response.status < 400 or error["Code"] == _OTHER_REGION:
+            raise RedirectedError
         refusal: Any = {"Error": error, "ResponseMetadata": answer.metadata}
         raise ClientError(refusal, request.operation)
 
