@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -250,7 +249,7 @@ def _needs_botocore() -> bool:
     """Whether there are proxies or a configuration file, which it understands."""
     if any(value and name.lower() in _PROXIES for name, value in os.environ.items()):
         return True
-    return Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser().exists()
+    return os.path.isfile(os.path.expanduser(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))
 
 
 def _text(value: Any) -> str:
