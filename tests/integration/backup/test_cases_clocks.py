@@ -45,9 +45,11 @@ class Shifted(dates.datetime):
     def utcnow(cls):
         return cls.now(dates.UTC).replace(tzinfo=None)
 dates.datetime = Shifted
+import botocore.auth
 from fastvlm_ops.core.backup import s3_requests
 if job["signs_right"]:
     s3_requests.datetime = right
+    botocore.auth.get_current_datetime = lambda *_, **__: right.now(dates.UTC).replace(tzinfo=None)
 from pathlib import Path
 from fastvlm_ops.core import backup
 storage = backup.S3Storage(backup.create_client(**job["client"]), job["bucket"], job["prefix"])
