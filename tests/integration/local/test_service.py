@@ -273,13 +273,13 @@ def test_a_killed_replica_is_started_again_and_users_are_served_meanwhile(
     before.process.signal(signal.SIGKILL)  # type: ignore[union-attr]
     killed = time.monotonic()
     assert until(lambda: is_out(service, "replica-1"))
-    out = time.monotonic()
+    out = killed + 1  # what it was just given, until two checks of the balancer have failed, is lost
     assert until(lambda: users.are_served(out)), "by the other"
     after = until(lambda: instance(service, "replica-1").identity)
     assert time.monotonic() - killed >= 1, "so that it can be seen"
     assert after != before
     assert until(lambda: is_healthy(service, "replica-1"))
-    assert all(one.ok for one in users.since(out)), "none but those it was answering, or was just given"
+    assert all(one.ok for one in users.since(out)), "also while the new one is not ready yet"
 
 
 def test_a_hung_replica_leaves_the_rotation_and_users_are_served(service: DemoService, users: Users) -> None:

@@ -56,6 +56,7 @@ class Backend:
     :param in_rotation: whether it gets connections; None until it is known
     :param answers: whether its last check brought an answer, good or not
     :param detail: why it is not in rotation
+    :param ready_at: when the last check began that found it ready, on the machine's monotonic clock
     :param same: how many checks in a row said something else than ``in_rotation``
     :param passed: connections to it
     """
@@ -65,6 +66,7 @@ class Backend:
     in_rotation: bool | None = None
     answers: bool = False
     detail: str = "not checked yet"
+    ready_at: float = 0.0
     same: int = 0
     out_since: float = 0.0
     passed: set[Passed] = field(default_factory=set)
@@ -127,6 +129,7 @@ class Balancer:
                 backend.name: {
                     "in_rotation": backend.in_rotation,
                     "detail": backend.detail,
+                    "ready_at": backend.ready_at,
                     "connections": len(backend.passed),
                 }
                 for backend in self._backends
@@ -178,6 +181,7 @@ class Balancer:
                 late = late + 1 if not answers and took > _CHECK_TIMEOUT_SECONDS + _LATE_SECONDS else 0
                 if not 0 < late <= _LATE_CHECKS:
                     backend.answers = answers
+                    backend.ready_at = began if problem is None else backend.ready_at
                     backend.note(problem)
                 await asyncio.sleep(max(0.01, _CHECK_SECONDS - (time.monotonic() - began)))
 

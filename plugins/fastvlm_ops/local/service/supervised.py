@@ -71,7 +71,8 @@ class Supervised:
         self._delay_seconds = delay_seconds
         self._prepare = prepare
         self._process: Process | None = None
-        self._began = 0.0
+        #: When it was started, or taken over, on the machine's monotonic clock.
+        self.began = 0.0
         self._died: float | None = None
         self._next_delay = delay_seconds / 2
 
@@ -89,7 +90,7 @@ class Supervised:
         """
         if identity is not None:
             self._process = Process(self.part.name, identity, self._log_file)
-            self._began = time.monotonic()
+            self.began = time.monotonic()
 
     def start(self) -> None:
         """Start it, unless it runs."""
@@ -103,7 +104,7 @@ class Supervised:
             environment=self.part.environment,
             log=self._log_file,
         )
-        self._began, self._died = time.monotonic(), None
+        self.began, self._died = time.monotonic(), None
         log.info("started", extra={"instance": self.part.name, "pid": self._process.id.pid})
 
     def watch(self) -> None:
@@ -113,9 +114,9 @@ class Supervised:
         now = time.monotonic()
         if self._died is None:
             self._died = now
-            settled = now - self._began > _SETTLED_SECONDS
+            settled = now - self.began > _SETTLED_SECONDS
             longer = min(2 * self._next_delay, _LONGEST_DELAY_SECONDS)
-            self._next_delay = self._delay_seconds if settled or not self._began else longer
+            self._next_delay = self._delay_seconds if settled or not self.began else longer
             log.warning("died", extra={"instance": self.part.name, "starts_in_seconds": self._next_delay})
         if now - self._died >= self._next_delay:
             self.start()

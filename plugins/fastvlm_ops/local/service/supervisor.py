@@ -179,7 +179,7 @@ class Supervisor:
         if identity is None:
             healthy, detail = False, "does not run" if supervised.wanted else "was stopped"
         elif part.role == "replica":
-            healthy, detail = _in_rotation(part.name, rotation)
+            healthy, detail = _in_rotation(supervised, rotation)
         elif (rotation if part.name == BALANCER else links) is None:
             healthy, detail = False, "does not answer"
         return Instance(
@@ -298,10 +298,12 @@ class Supervisor:
         return f"{HOST}:{self._ports[port]}"
 
 
-def _in_rotation(name: str, rotation: Answer) -> tuple[bool | None, str]:
+def _in_rotation(supervised: Supervised, rotation: Answer) -> tuple[bool | None, str]:
     if rotation is None:
         return None, "the balancer does not say whether it is in rotation"
-    state = rotation[name]
+    state = rotation[supervised.part.name]
+    if state["in_rotation"] and state["ready_at"] < supervised.began:
+        return False, "the balancer has not found it ready since it was started"
     return state["in_rotation"], state["detail"]
 
 
