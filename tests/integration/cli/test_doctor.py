@@ -423,5 +423,5 @@ def test_people_get_a_table(patient: Patient) -> None:
     lines = result.stdout.splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("FAILED  bucket"))
     assert lines[at + 1].strip().startswith("→ make the bucket")
-    assert lines[-1].endswith("4 failed, 5 unknown")
+    assert lines[-1].endswith("4 failed, 6 unknown")
     assert "\x1b" not in result.stdout
