@@ -117,19 +117,19 @@ class Client(S3Client):
         """Store an object; see boto3."""
         if type(arguments.get("Body")) is not bytes:
             return self.boto.put_object(**arguments)
-        return self._ask("put_object", arguments, _PUT, {"Body"}, _object_answer)
+        return self._ask("put_object", arguments, _PUT, {"Body"})
 
     def get_object(self, **arguments: Any) -> Any:
         """Return an object; see boto3."""
-        return self._ask("get_object", arguments, _GET, (), _object_answer, stream=True)
+        return self._ask("get_object", arguments, _GET, stream=True)
 
     def head_object(self, **arguments: Any) -> Any:
         """Return what is known of an object; see boto3."""
-        return self._ask("head_object", arguments, _HEAD, (), _object_answer)
+        return self._ask("head_object", arguments, _HEAD)
 
     def delete_object(self, **arguments: Any) -> Any:
         """Remove an object; see boto3."""
-        return self._ask("delete_object", arguments, {}, (), _object_answer)
+        return self._ask("delete_object", arguments, {})
 
     def list_objects_v2(self, **arguments: Any) -> Any:
         """Return a page of a listing; see boto3."""
@@ -150,8 +150,7 @@ class Client(S3Client):
         method: str,
         arguments: dict[str, Any],
         headers: Mapping[str, str],
-        others: Collection[str],
-        read: Callable[[Answer], dict[str, Any]],
+        others: Collection[str] = (),
         *,
         stream: bool = False,
     ) -> Any:
@@ -177,7 +176,7 @@ class Client(S3Client):
         except RedirectedError:
             self._requests = None
             return getattr(self.boto, method)(**arguments)
-        return read(answer)
+        return _object_answer(answer)
 
     def _on_short_way(self, arguments: Mapping[str, Any], known: Collection[str]) -> S3Requests | None:
         fits = arguments.keys() <= set(known) and _BUCKET.fullmatch(str(arguments.get("Bucket", "")))

@@ -224,7 +224,7 @@ def _endpoint(plan: DrillPlan, at: Surroundings, direct: Repository) -> str:
     address = at.control.view().link_addresses.get(plan.fault.link)
     if address is None:
         raise InconclusiveError(f"the service does not say where its link {plan.fault.link} listens")
-    scheme = urlsplit(direct.storage.client.meta.endpoint_url).scheme or "http"
+    scheme = urlsplit(direct.storage.client.endpoint_url).scheme or "http"
     return f"{scheme}://{address}"
 
 
