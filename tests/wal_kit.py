@@ -84,6 +84,30 @@ class BaseBackup(FolderSource):
             yield view
 
 
+def evidence_of_base(
+    *,
+    start_lsn: int,
+    stop_lsn: int | None = None,
+    timeline: int = 1,
+    system_id: str = SYSTEM_ID,
+    segment_bytes: int = MIB,
+    stopped_at: datetime | None = None,
+) -> dict[str, Any]:
+    """What a manifest says of a base backup."""
+    stopped_at = stopped_at or datetime.now(UTC)
+    return {
+        "system_id": system_id,
+        "version": "18.0",
+        "major": 18,
+        "timeline": timeline,
+        "start_lsn": format_lsn(start_lsn),
+        "stop_lsn": format_lsn(start_lsn + 256 if stop_lsn is None else stop_lsn),
+        "segment_bytes": segment_bytes,
+        "started_at": (stopped_at - timedelta(seconds=1)).isoformat(),
+        "stopped_at": stopped_at.isoformat(),
+    }
+
+
 def add_base(
     repository: Repository,
     folder: Path,
@@ -100,18 +124,14 @@ def add_base(
     """Commit a base backup as its evidence describes it; returns the snapshot's id."""
     folder.mkdir(exist_ok=True)
     (folder / "PG_VERSION").write_text("18\n")
-    stopped_at = stopped_at or datetime.now(UTC)
-    evidence = {
-        "system_id": system_id,
-        "version": "18.0",
-        "major": 18,
-        "timeline": timeline,
-        "start_lsn": format_lsn(start_lsn),
-        "stop_lsn": format_lsn(start_lsn + 256 if stop_lsn is None else stop_lsn),
-        "segment_bytes": segment_bytes,
-        "started_at": (stopped_at - timedelta(seconds=1)).isoformat(),
-        "stopped_at": stopped_at.isoformat(),
-    }
+    evidence = evidence_of_base(
+        start_lsn=start_lsn,
+        stop_lsn=stop_lsn,
+        timeline=timeline,
+        system_id=system_id,
+        segment_bytes=segment_bytes,
+        stopped_at=stopped_at,
+    )
     source = BaseBackup(folder, evidence)
     return create_snapshot(repository, source, component=component, kind="full", run_key=run_key).snapshot_id
 

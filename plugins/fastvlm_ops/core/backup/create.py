@@ -185,7 +185,7 @@ def _attempt(job: _Job, progress: ProgressCallback | None) -> SnapshotResult:
             "warnings": warnings[:_WARNINGS_KEPT],
         }
         if parent is not None and not run.opened and _says_the_same(manifest, parent):
-            body = _claim(run, _inheriting(manifest))
+            body = _claim(run, manifest, _inheriting(manifest))
         else:
             body = _commit(run, manifest)
     meter.report()
@@ -229,10 +229,10 @@ def _commit(run: Storing, manifest: dict[str, Any]) -> dict[str, Any]:
         "size_bytes": run.size_bytes,
         "new_bytes": run.writer.transferred_bytes,
     }
-    return _claim(run, body)
+    return _claim(run, manifest, body)
 
 
-def _claim(run: Storing, body: dict[str, Any]) -> dict[str, Any]:
+def _claim(run: Storing, manifest: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Claim a place in the log; returns what the log then has of the snapshot."""
 
     def still_valid(state: LogState) -> None:
@@ -245,9 +245,22 @@ def _claim(run: Storing, body: dict[str, Any]) -> dict[str, Any]:
             raise _CondemnedError
         if body.get("manifest") in state.condemned_names("manifests"):  # taken for one of a dead run
             raise _CondemnedError
+        if _lacks_wal(manifest, state.condemned_names("wal")):
+            raise _CondemnedError
 
     run.repository.log.append("snapshot", body, still_valid=still_valid)
     return run.repository.log.state.snapshots[body["snapshot_id"]]
+
+
+def _lacks_wal(manifest: dict[str, Any], condemned: set[str]) -> bool:
+    """Whether WAL went that a base backup needs to be recovered beyond its end: one that began later, and
+    was committed before it, may have been all that pruning knew.
+    """
+    if not condemned or "postgresql" not in manifest["evidence"]:
+        return False
+    from fastvlm_ops.core.backup.postgresql.wal_pruning import needs_any_of
+
+    return needs_any_of(manifest, condemned)
 
 
 def _find_parent(job: _Job, warn: Callable[[str], None]) -> dict[str, Any] | None:
