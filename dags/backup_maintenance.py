@@ -75,6 +75,16 @@ PARAMS = {
         " question to the person who approves it names the damage.",
         section="Safety",
     ),
+    "lost_snapshots": Param(
+        [],
+        type="array",
+        items={"type": "string", "minLength": 1},
+        title="Lost snapshots",
+        description_md="Ids of **damaged snapshots to give up though the policy keeps them**, one per line,"
+        " with the backups that hold them: while a kept one cannot be read whole, nothing can be removed."
+        " Needs *Despite damage*. Run **backup_full** first: the newest of a component is never given up.",
+        section="Safety",
+    ),
     "approval_timeout_minutes": Param(
         240,
         type="number",
@@ -115,6 +125,7 @@ with DAG(
         verification=verify.output,
         dry_run=dag.param("dry_run"),
         despite_damage=dag.param("despite_damage"),
+        lost_snapshots=dag.param("lost_snapshots"),
         pool=BACKUP_POOL,
         trigger_rule=TriggerRule.ALL_DONE,  # a plan that is refused is shown too
         execution_timeout=timedelta(hours=3),

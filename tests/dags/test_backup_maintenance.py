@@ -92,6 +92,40 @@ def test_damage_is_named_and_nothing_is_removed(
     assert list(repository.refresh().sets) == ["full-0", "full-1", "full-2"]
 
 
+def test_what_is_lost_is_given_up_so_that_the_rest_can_be_removed(
+    repository: Any, approved: None, run_dag: Any, kit: Kit, tmp_path: Path
+) -> None:
+    """A kept backup that cannot be read whole stops every collection, until somebody gives it up."""
+    definitions = tmp_path / "include" / "components.yaml"
+    definitions.write_text(definitions.read_text().replace("keep_last: 1", "keep_last: 3"))
+    before = names(repository)
+    for number in (2, 3):
+        (kit.folder / "configuration" / "service.yaml").write_text(f"port: {number}\n" * 20_000)
+        publish(repository, kit, number)
+        if number == 2:
+            pack = next(name for name in names(repository) - before if name.startswith("packs/"))
+    repository.storage.remove(pack)
+    lost = repository.refresh().sets["full-2"]["snapshots"]["configuration"]
+    give_up = {"level": "listing", "dry_run": False, "despite_damage": True, "lost_snapshots": [lost]}
+
+    run = run_dag("backup_maintenance", {**give_up, "lost_snapshots": []})
+    assert run.state == "failed"
+    assert f"snapshot {lost} cannot be read whole" in run.returned("plan_pruning")[0]["reason"]
+    assert run_dag("backup_maintenance", {**give_up, "lost_snapshots": ["another"]}).tasks[
+        "plan_pruning"
+    ] == ["failed"]
+    run = run_dag("backup_maintenance", {**give_up, "despite_damage": False})
+    assert "damage was found" in run.returned("plan_pruning")[0]["reason"]
+    assert list(repository.refresh().sets) == ["full-0", "full-1", "full-2", "full-3"]
+
+    run = run_dag("backup_maintenance", give_up)
+    (planned,) = run.returned("plan_pruning")
+    assert (planned["status"], planned["lost"], planned["set_ids"]) == ("waiting", [lost], ["full-2"])
+    assert run.returned("collect_garbage")[0]["deleted_objects"] > 0
+    assert list(repository.refresh().sets) == ["full-0", "full-1", "full-3"]
+    assert run_dag("backup_maintenance", {"level": "listing"}).state == "success"
+
+
 def test_a_bucket_that_is_gone_leaves_all_red_and_unknown(
     repository: Any, run_dag: Any, connection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

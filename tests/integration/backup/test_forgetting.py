@@ -43,9 +43,13 @@ def add_check(repository: Repository, *sets: str, damaged: Sequence[str] = ()) -
 
 
 def plan(
-    repository: Repository, policy: RetentionPolicy = LAST_ONE, share: float = 1.0, spared: timedelta = DAY
+    repository: Repository,
+    policy: RetentionPolicy = LAST_ONE,
+    share: float = 1.0,
+    spared: timedelta = DAY,
+    lost: Sequence[str] = (),
 ) -> ForgetPlan:
-    return plan_forgetting(repository, policy, now=NOW, max_share=share, keep_unpublished=spared)
+    return plan_forgetting(repository, policy, now=NOW, max_share=share, keep_unpublished=spared, lost=lost)
 
 
 def ids(found: ForgetPlan) -> list[str]:
@@ -83,6 +87,30 @@ def test_what_was_verified_last_stays(repository: Repository) -> None:
     add_check(repository, damaged=["set-1"])
     result = forget(repository, found, run_key="run-1")
     assert result.sets == ("set-2",), "set-0 has become the last verified meanwhile"
+
+
+def test_a_lost_snapshot_goes_with_its_set_though_the_policy_keeps_it(repository: Repository) -> None:
+    """Another set stands for its day then; what is not known to be damaged, or is the newest, stays."""
+    keep_days = RetentionPolicy(keep_daily=3)
+    for number, moment in enumerate((NOW - 3 * DAY, NOW - DAY, NOW - DAY + timedelta(hours=1), NOW)):
+        add_set(repository, f"set-{number}", moment)
+    assert ids(plan(repository, keep_days)) == ["set-1"]
+    refusal = plan(repository, keep_days, lost=["of-set-2"]).refusal or ""
+    assert "snapshot of-set-2 is not known to be damaged" in refusal
+    add_check(repository, "set-0", "set-1", damaged=["set-2", "set-3"])
+    assert "is the newest of models" in (plan(repository, keep_days, lost=["of-set-3"]).refusal or "")
+    found = plan(repository, keep_days, lost=["of-set-2"])
+    assert ids(found) == ["set-2"]
+    assert [planned.set_id for planned in found.kept] == ["set-3", "set-1", "set-0"]
+    assert [(one.snapshot_id, one.reason) for one in found.snapshots] == [
+        ("of-set-2", "damaged, and given up as lost")
+    ]
+    assert "of-set-2 is lost" in found.table()
+    assert "at most 10%" in (plan(repository, keep_days, share=0.1, lost=["of-set-2"]).refusal or "")
+    assert forget(repository, found, run_key="run-1").snapshots == ("of-set-2",)
+    assert list(repository.refresh().sets) == ["set-0", "set-1", "set-3"]
+    assert forget(repository, found, run_key="run-1").reused
+    assert plan(repository, keep_days, lost=["of-set-2"]).does_nothing
 
 
 def test_unpublished_snapshots_go_when_they_are_old_by_the_clock_of_s3(repository: Repository) -> None:

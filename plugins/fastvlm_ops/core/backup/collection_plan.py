@@ -256,7 +256,7 @@ def _tell_damaged(damaged: dict[str, str]) -> str:
     others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
     return (
         f"snapshot {first}{others} cannot be read whole, so that what it needs is not known: {why}. "
-        "Verify the repository; forget the snapshot if it is lost"
+        "Verify the repository; if the snapshot is lost, give it up (Lost snapshots of backup_maintenance)"
     )
 
 

@@ -5,7 +5,7 @@ Nothing is deleted here; what only they needed is removed by the next collection
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,7 +40,7 @@ class ForgetPlan:
 
     ``share`` is the part of all sets that would go; ``refusal`` says why nothing may. Sets with all
     components and those of each other kind are planned apart, else a change of the configuration in the
-    evening would stand for that day.
+    evening would stand for that day. ``lost`` are damaged snapshots that go whatever the policy says.
     """
 
     policy: RetentionPolicy
@@ -51,6 +51,7 @@ class ForgetPlan:
     kept: tuple[PlannedSet, ...] = ()
     sets: tuple[PlannedSet, ...] = ()
     snapshots: tuple[PlannedSnapshot, ...] = ()
+    lost: tuple[str, ...] = ()
     refusal: str | None = None
 
     @property
@@ -135,6 +136,7 @@ def plan_forgetting(
     now: datetime,
     max_share: float,
     keep_unpublished: timedelta,
+    lost: Collection[str] = (),
 ) -> ForgetPlan:
     """What the policy would forget; nothing is written.
 
@@ -145,6 +147,8 @@ def plan_forgetting(
     :param now: what the plan is about; a set of a later time is kept
     :param max_share: refuse to forget more than this share of all sets, from 0 to 1
     :param keep_unpublished: how long snapshots that are in no set stay, by S3's clock alone
+    :param lost: snapshots that go although the policy keeps them, with the sets that hold them. Refused
+        unless each was found damaged, and a newer one of its component is there
     :raises ValueError: ``now`` has no time zone, ``max_share`` is no share, ``keep_unpublished`` is negative
     :raises StorageError: or a subclass: the endpoint did not answer, or refused
     """
@@ -153,10 +157,10 @@ def plan_forgetting(
     if keep_unpublished < timedelta(0):
         raise ValueError(f"keep_unpublished is {keep_unpublished!r}: it has to be zero or more")
     state = repository.refresh()
-    sets = sets_of(state)
-    split = _split(sets, policy, now, state)
+    lost = frozenset(lost) & state.snapshots.keys()  # the rest is gone already
+    split = _split(sets_of(state), policy, now, state, lost)
     _keep_verified(split, state)
-    snapshots = _unneeded_snapshots(repository, state, split, keep_unpublished)
+    snapshots = _unneeded_snapshots(repository, state, split, keep_unpublished, lost)
     plan = ForgetPlan(
         policy,
         now,
@@ -166,8 +170,10 @@ def plan_forgetting(
         tuple(sorted(split.kept, key=lambda planned: -planned.sequence)),
         tuple(sorted(split.forgotten, key=lambda planned: -planned.sequence)),
         tuple(snapshots),
+        tuple(sorted(lost)),
+        _not_lost(state, lost),
     )
-    return _refuse_too_much(plan)
+    return plan if plan.refusal else _refuse_too_much(plan)
 
 
 def forget(repository: Repository, plan: ForgetPlan, *, run_key: str) -> ForgetResult:
@@ -179,10 +185,10 @@ def forget(repository: Repository, plan: ForgetPlan, *, run_key: str) -> ForgetR
     :raises PruningRefusedError: the plan is refused, or planned once more it would be
     :raises StorageError: or a subclass: the endpoint did not answer, or refused; nothing is forgotten
     """
-    key = f"forget/{run_key}"
+    key = _key(run_key)
     for _ in range(_ATTEMPTS):
         state = repository.refresh()
-        if key in state.recorded:
+        if was_done(state, run_key):
             seq = state.recorded[key]
             body = repository.log.entry(seq)["body"]
             return ForgetResult(tuple(body["sets"]), tuple(body["snapshots"]), seq, reused=True)
@@ -192,6 +198,7 @@ def forget(repository: Repository, plan: ForgetPlan, *, run_key: str) -> ForgetR
             now=plan.now,
             max_share=plan.max_share,
             keep_unpublished=plan.keep_unpublished,
+            lost=plan.lost,
         )
         for refusal in (plan.refusal, again.refusal):
             if refusal is not None:
@@ -217,6 +224,15 @@ def forget(repository: Repository, plan: ForgetPlan, *, run_key: str) -> ForgetR
     )
 
 
+def was_done(state: LogState, run_key: str) -> bool:
+    """Whether a run has forgotten what it had planned."""
+    return _key(run_key) in state.recorded
+
+
+def _key(run_key: str) -> str:
+    return f"forget/{run_key}"
+
+
 def _in_both(plan: ForgetPlan, again: ForgetPlan) -> tuple[list[str], list[str]]:
     sets = {planned.set_id for planned in again.sets}
     snapshots = {planned.snapshot_id for planned in again.snapshots}
@@ -235,7 +251,20 @@ def is_verified(state: LogState, snapshot_id: str) -> bool:
     return "verified" in checks and "damaged" not in checks
 
 
-def _split(sets: list[BackupSet], policy: RetentionPolicy, now: datetime, state: LogState) -> _Split:
+def _split(
+    every: list[BackupSet], policy: RetentionPolicy, now: datetime, state: LogState, lost: Collection[str]
+) -> _Split:
+    split = _Split()
+    sets = []
+    for backup in every:
+        held = [member.snapshot_id for member in backup.snapshots if member.snapshot_id in lost]
+        if held:  # nor does it stand for its day: another one may
+            reasons = (f"{', '.join(held)} is lost",)
+            split.forgotten.append(
+                PlannedSet(backup.set_id, backup.kind, backup.timestamp, backup.sequence, reasons)
+            )
+        else:
+            sets.append(backup)
     groups: dict[str, list[BackupSet]] = {}
     for backup in sets:
         group = ALL_COMPONENTS if backup.kind in COMPLETE_KINDS else backup.kind
@@ -245,12 +274,26 @@ def _split(sets: list[BackupSet], policy: RetentionPolicy, now: datetime, state:
         for backup in sets
         if all(is_verified(state, member.snapshot_id) for member in backup.snapshots)
     }
-    split = _Split()
     for members in groups.values():
         plan = plan_retention(members, policy, now=now, verified=verified)
         split.kept += plan.kept
         split.forgotten += plan.forgotten
     return split
+
+
+def _not_lost(state: LogState, lost: Collection[str]) -> str | None:
+    """Why snapshots may not be given up; None where they may."""
+    newest = {body["snapshot_id"] for body in _newest_of_each(state, state.snapshots)}
+    for snapshot_id in sorted(lost):
+        if "damaged" not in state.checks.get(snapshot_id, {}):
+            return f"snapshot {snapshot_id} is not known to be damaged, so that it is not given up as lost"
+        if snapshot_id in newest:
+            component = state.snapshots[snapshot_id]["component"]
+            return (
+                f"snapshot {snapshot_id} is the newest of {component}: run backup_full before it is given up"
+                " as lost"
+            )
+    return None
 
 
 def _keep_verified(split: _Split, state: LogState) -> None:
@@ -280,9 +323,13 @@ def _members(state: LogState, planned: PlannedSet) -> list[str]:
 
 
 def _unneeded_snapshots(
-    repository: Repository, state: LogState, split: _Split, keep_unpublished: timedelta
+    repository: Repository,
+    state: LogState,
+    split: _Split,
+    keep_unpublished: timedelta,
+    lost: Collection[str],
 ) -> list[PlannedSnapshot]:
-    """Those of forgotten sets, and old ones of no set, newest first."""
+    """Those of forgotten sets, old ones of no set, and lost ones, newest first."""
     kept = {snapshot_id for planned in split.kept for snapshot_id in _members(state, planned)}
     of_forgotten = {snapshot_id for planned in split.forgotten for snapshot_id in _members(state, planned)}
     kept |= {body["snapshot_id"] for body in _newest_of_each(state, state.snapshots)}
@@ -295,7 +342,9 @@ def _unneeded_snapshots(
     found = []
     for snapshot_id in reversed(state.snapshots):
         component = state.snapshots[snapshot_id]["component"]
-        if snapshot_id in of_forgotten and snapshot_id not in kept:
+        if snapshot_id in lost:
+            found.append(PlannedSnapshot(snapshot_id, component, "damaged, and given up as lost"))
+        elif snapshot_id in of_forgotten and snapshot_id not in kept:
             found.append(PlannedSnapshot(snapshot_id, component, "no kept set has it"))
         elif snapshot_id in old:
             reason = f"in no set, and older than {keep_unpublished.total_seconds() / 86400:g} days"

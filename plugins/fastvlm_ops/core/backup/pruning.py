@@ -59,6 +59,7 @@ class PruningPlan:
             "kept": len(self.forget.kept),
             "set_ids": [planned.set_id for planned in self.forget.sets],
             "snapshot_ids": [planned.snapshot_id for planned in self.forget.snapshots],
+            "lost": list(self.forget.lost),
             "collection": self.collection.as_dict(),
             "bytes": self.sizes(),
         }
@@ -116,6 +117,7 @@ def plan_pruning(
     *,
     now: datetime,
     verification: Mapping[str, Any] | None,
+    lost: Collection[str] = (),
     progress: ProgressCallback | None = None,
 ) -> PruningPlan:
     """Plan what ``retention`` and ``pruning`` keep and remove. Changes nothing.
@@ -124,10 +126,11 @@ def plan_pruning(
     :param now: what the ages of backups are about
     :param verification: what this run's verification found, by ``ok``, ``level`` and ``text``; None where it
         found nothing out
+    :param lost: damaged snapshots that go whatever the policy says
     :raises CorruptionError: the log is damaged.
     :raises StorageError: the endpoint did not answer, or refused.
     """
-    plan = _plan_forgetting(repository, definitions, now)
+    plan = _plan_forgetting(repository, definitions, now, lost)
     collection = plan_collection(repository, **_limits(definitions.pruning), forget=plan, progress=progress)
     return PruningPlan(plan, collection, _unverified(verification), _damage(repository, verification))
 
@@ -140,15 +143,17 @@ def forget_planned(
     set_ids: Collection[str],
     snapshot_ids: Collection[str],
     run_key: str,
+    lost: Collection[str] = (),
 ) -> ForgetResult:
     """Forget what was planned, as far as the policy still does. Idempotent by ``run_key``.
 
     :param now: as it was planned
     :param set_ids: of the sets that may be forgotten, and no others
     :param snapshot_ids: likewise
+    :param lost: as it was planned
     :raises PruningRefusedError: more would go than may.
     """
-    plan = _plan_forgetting(repository, definitions, now)
+    plan = _plan_forgetting(repository, definitions, now, lost)
     allowed = replace(
         plan,
         sets=tuple(planned for planned in plan.sets if planned.set_id in set(set_ids)),
@@ -172,7 +177,9 @@ def collect_garbage(
     return collect(repository, **_limits(definitions.pruning), run_key=run_key, progress=progress)
 
 
-def _plan_forgetting(repository: Repository, definitions: Components, now: datetime) -> ForgetPlan:
+def _plan_forgetting(
+    repository: Repository, definitions: Components, now: datetime, lost: Collection[str]
+) -> ForgetPlan:
     rules = definitions.pruning
     return plan_forgetting(
         repository,
@@ -180,6 +187,7 @@ def _plan_forgetting(repository: Repository, definitions: Components, now: datet
         now=now,
         max_share=rules.max_share,
         keep_unpublished=rules.keep_unpublished,
+        lost=lost,
     )
 
 

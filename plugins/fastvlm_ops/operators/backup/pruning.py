@@ -40,6 +40,8 @@ class PlanPruningOperator(RepositoryOperator):
     :param verification: output of :class:`VerifyRepositoryOperator`; None when it failed (templated)
     :param dry_run: whether a run that a person started only plans (templated)
     :param despite_damage: whether such a run goes on though damage is known (templated)
+    :param lost_snapshots: ids of damaged snapshots that such a run gives up, though the policy keeps them
+        (templated)
     :param operations_db_conn_id: connection of the operations database (templated)
     """
 
@@ -49,6 +51,7 @@ class PlanPruningOperator(RepositoryOperator):
         "verification",
         "dry_run",
         "despite_damage",
+        "lost_snapshots",
     )
     operator_extra_links = (PruningPageLink(),)
 
@@ -58,6 +61,7 @@ class PlanPruningOperator(RepositoryOperator):
         verification: Any,
         dry_run: bool = True,
         despite_damage: bool = False,
+        lost_snapshots: Sequence[str] = (),
         operations_db_conn_id: str = OperationsDatabaseHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -65,6 +69,7 @@ class PlanPruningOperator(RepositoryOperator):
         self.verification = verification
         self.dry_run = dry_run
         self.despite_damage = despite_damage
+        self.lost_snapshots = lost_snapshots
         self.operations_db_conn_id = operations_db_conn_id
 
     def work(self, context: Context) -> dict[str, Any]:
@@ -79,7 +84,12 @@ class PlanPruningOperator(RepositoryOperator):
         repository = self.hook.open_repository(chunks=True)
         moment = as_of(context)
         plan = plan_pruning(
-            repository, definitions, now=moment, verification=self.verification, progress=self.show
+            repository,
+            definitions,
+            now=moment,
+            verification=self.verification,
+            lost=() if is_scheduled else self._lost(repository, run_key(context)),
+            progress=self.show,
         )
         refusal = plan.refusal(despite_damage=despite_damage)
         result = {
@@ -99,6 +109,23 @@ class PlanPruningOperator(RepositoryOperator):
             self.log.warning("Removing anything %s refused: %s", "would be" if dry_run else "is", refusal)
         self._record({name: result[name] for name in ("status", "reason", "dry_run")} | plan.row(), context)
         return result
+
+    def _lost(self, repository: Repository, key: str) -> list[str]:
+        """Return the snapshots to give up; they are gone already where the run was cleared.
+
+        :raises BackupNotFoundError: there is no such snapshot
+        """
+        from fastvlm_ops.core.backup.errors import BackupNotFoundError
+        from fastvlm_ops.core.backup.forgetting import was_done
+
+        state = repository.refresh()
+        unknown = [one for one in self.lost_snapshots if one not in state.snapshots]
+        if unknown and not was_done(state, key):
+            raise BackupNotFoundError(
+                f"there is no snapshot {unknown[0]!r} to give up; verify_repository names those that are"
+                " damaged"
+            )
+        return list(self.lost_snapshots)
 
     def _record(self, row: dict[str, Any], context: Context) -> None:
         from fastvlm_ops.core.backup.prunings import record_plan
@@ -192,6 +219,7 @@ class ForgetBackupsOperator(_RemovingOperator):
             now=datetime.fromisoformat(self.plan["as_of"]),
             set_ids=self.plan["set_ids"],
             snapshot_ids=self.plan["snapshot_ids"],
+            lost=self.plan["lost"],
             run_key=run_key(context),
         )
         self.log.info("Forgotten: %d sets, %d snapshots", len(result.sets), len(result.snapshots))
@@ -258,6 +286,13 @@ def request_text(plan: dict[str, Any]) -> str:
     lines = [f"**Removed for good:** {summary(plan)}. {plan['kept']} backups stay."]
     if plan["damage"]:
         lines += ["", f"**Despite damage:** {plan['damage']}"]
+    if plan["lost"]:
+        lines += [
+            "",
+            "Damaged snapshots that are given up, though what is left of them can be restored yet:",
+            "",
+        ]
+        lines += [f"- `{snapshot_id}`" for snapshot_id in plan["lost"]]
     if plan["set_ids"]:
         lines += ["", "Backups that would be forgotten, newest first:", ""]
         lines += [f"- `{set_id}`" for set_id in plan["set_ids"][:_LISTED]]
