@@ -12,7 +12,9 @@ from pyfastcdc import FastCDC
 from fastvlm_ops.core.backup.errors import BackupError
 
 BUFFER_BYTES = 4 << 20
-PAGE_CHUNK_BYTES = 8192
+_PAGE_CHUNK_BYTES = 8 << 10
+_MOST_PAGE_CHUNK_BYTES = 128 << 10
+_PAGE_CHUNKS_OF_A_FILE = 1 << 14
 
 ReadInto = Callable[[memoryview], int]
 """Fills a buffer from the source, returns the count; 0 at the end.
@@ -93,11 +95,27 @@ class ContentChunker:
             view, other = other, view
 
 
-class PageChunker:
-    """Chunks of a fixed size, a multiple of the database's page: updates stay where they are."""
+def page_chunk_bytes(page_bytes: int, file_bytes: int) -> int:
+    """How many bytes of a database file are one chunk: whole pages, more of them in large files.
 
-    def __init__(self, page_bytes: int) -> None:
-        self._chunk_bytes = max(page_bytes, PAGE_CHUNK_BYTES)
+    Each chunk is an entry of the index, which every run has in memory. Chunks of 8 KiB are finest; from
+    128 MiB on they grow with the file, to 64 KiB at 1 GiB and at most 128 KiB. A file that grows past such a
+    limit is stored anew once.
+
+    :param page_bytes: of the database, a power of two
+    :param file_bytes: how large the file is
+    """
+    chunk_bytes = max(page_bytes, _PAGE_CHUNK_BYTES)
+    while chunk_bytes * _PAGE_CHUNKS_OF_A_FILE < file_bytes and chunk_bytes < _MOST_PAGE_CHUNK_BYTES:
+        chunk_bytes *= 2
+    return chunk_bytes
+
+
+class PageChunker:
+    """Chunks of a fixed size, see :func:`page_chunk_bytes`: updates stay where they are."""
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self._chunk_bytes = chunk_bytes
         self._buffer = memoryview(bytearray(BUFFER_BYTES // self._chunk_bytes * self._chunk_bytes))
 
     def cut(self, read_into: ReadInto) -> Iterator[list[memoryview]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from fastvlm_ops.core.backup.chunking import Chunker, PageChunker
+from fastvlm_ops.core.backup.chunking import Chunker, PageChunker, page_chunk_bytes
 from fastvlm_ops.core.backup.entry_sorting import SortedEntries, reader_of
 from fastvlm_ops.core.backup.errors import CorruptionError, SourceError
 from fastvlm_ops.core.backup.files import store_contents, store_streamed
@@ -132,9 +132,12 @@ def _store_stream(run: Storing, scan: _Scan) -> dict[str, list[str]]:
         for streamed in stream:
             entry, page_bytes = streamed.entry, streamed.page_bytes
             if streamed.read_into is not None:
-                if page_bytes is not None and page_bytes not in pages:
-                    pages[page_bytes] = PageChunker(page_bytes)
-                chunker = scan.content_chunker if page_bytes is None else pages[page_bytes]
+                chunker: Chunker = scan.content_chunker
+                if page_bytes is not None:
+                    chunk_bytes = page_chunk_bytes(page_bytes, entry.size)
+                    if chunk_bytes not in pages:  # it has a buffer of some MiB
+                        pages[chunk_bytes] = PageChunker(chunk_bytes)
+                    chunker = pages[chunk_bytes]
                 store_streamed(run.writer, chunker, streamed.read_into, entry, run.meter)
                 run.opened += 1
                 run.files += 1
@@ -240,7 +243,9 @@ def _read_file(run: Storing, scan: _Scan, scanned: ScannedEntry) -> bool:
     entry = scanned.entry
     run.opened += 1
     page_bytes = scan.view.page_bytes
-    chunker = scan.content_chunker if page_bytes is None else PageChunker(page_bytes)
+    chunker: Chunker = scan.content_chunker
+    if page_bytes is not None:
+        chunker = PageChunker(page_chunk_bytes(page_bytes, entry.size))
     for attempt in range(1, _READ_ATTEMPTS + 1):
         try:
             descriptor = scanned.open()

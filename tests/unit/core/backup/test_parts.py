@@ -24,6 +24,7 @@ from fastvlm_ops.core.backup.chunking import (
     ContentChunker,
     PageChunker,
     ReadInto,
+    page_chunk_bytes,
     require_compiled_chunker,
 )
 from fastvlm_ops.core.backup.errors import CorruptionError
@@ -111,9 +112,17 @@ def test_another_seed_cuts_elsewhere() -> None:
 @settings(max_examples=30, deadline=None)
 def test_pages_stay_where_they_are(size: int, page_bytes: int) -> None:
     data = random.Random(size).randbytes(size)
-    chunks = pieces(PageChunker(page_bytes), data, most=30_011)
+    chunks = pieces(PageChunker(page_chunk_bytes(page_bytes, size)), data, most=30_011)
     assert b"".join(chunks) == data
     assert all(len(chunk) % page_bytes == 0 for chunk in chunks[:-1])
+
+
+def test_large_database_files_have_larger_chunks_and_not_many() -> None:
+    """A bound on what a file costs in the index, up to 2 GiB; those of 1 GiB are PostgreSQL's segments."""
+    sizes = [page_chunk_bytes(8192, size << 20) >> 10 for size in (0, 1, 128, 129, 512, 1024, 2048, 10_000)]
+    assert sizes == [8, 8, 8, 16, 32, 64, 128, 128]
+    assert all((size << 20) / page_chunk_bytes(4096, size << 20) <= 16_384 for size in range(2049))
+    assert page_chunk_bytes(65_536, 1) == 65_536
 
 
 # -- packs --------------------------------------------------------------------------------------------
