@@ -304,6 +304,8 @@ class _Handler(BaseHTTPRequestHandler):
         _, _, key = unquote(path).lstrip("/").partition("/")
         query = parse_qs(query_string, keep_blank_values=True)
         operation = f"{self.command.capitalize()}{'Object' if key else 'Bucket'}"
+        if "retention" in query:
+            operation += "Retention"
         if "list-type" in query:
             operation, key = "ListObjectsV2", query.get("prefix", [""])[0]
         return operation, key.removeprefix(self.server.proxy.prefix)

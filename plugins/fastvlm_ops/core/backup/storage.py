@@ -40,7 +40,7 @@ from fastvlm_ops.core.backup.errors import (
 )
 from fastvlm_ops.core.backup.object_policy import ObjectPolicy
 from fastvlm_ops.core.backup.usage import Usage
-from fastvlm_ops.core.backup.versions import Locked, Removed, Versions
+from fastvlm_ops.core.backup.versions import Locked, Removed, Retention, Version, Versions
 
 T = TypeVar("T")
 
@@ -54,6 +54,7 @@ _CREDENTIAL_CODES = {
 }
 _DENIED_CODES = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
 _MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound"}
+_LOCKING = {"PutObject", "PutObjectRetention"}
 _CONFLICT_ATTEMPTS = 8
 _BODY_ATTEMPTS = 3
 
@@ -70,6 +71,14 @@ class ObjectInfo:
     last_modified: datetime
     sha256: str | None = None
     storage_class: str | None = None
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """A version of an object, which may be an earlier one."""
+
+    name: str
+    version_id: str
 
 
 class S3Storage:
@@ -256,6 +265,32 @@ class S3Storage:
         self.delete(name)
         return Removed(1)
 
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """Every version of the objects below a prefix, earlier ones and those hidden by a delete marker too.
+
+        In a bucket that keeps no versions, each object is one.
+        """
+        for version in self._versions.below(prefix, self.prefix + prefix):
+            if not version.is_marker:
+                yield ObjectVersion(version.key[len(self.prefix) :], version.version_id)
+
+    def retention_of(self, version: ObjectVersion) -> Retention | None:
+        """How S3 has locked a version, perhaps until a date that has passed; None where it never was.
+
+        :raises ObjectNotFoundError: it was removed meanwhile.
+        """
+        return self._versions.retention(version.name, self._located(version))
+
+    def retain(self, version: ObjectVersion, retention: Retention) -> None:
+        """Lock a version for longer; S3 refuses to do so for shorter.
+
+        :raises ObjectNotFoundError: it was removed meanwhile.
+        """
+        self._versions.retain(version.name, self._located(version), retention)
+
+    def _located(self, version: ObjectVersion) -> Version:
+        return Version(self.prefix + version.name, version.version_id)
+
     def now(self) -> datetime:
         """The time by S3's own clock, as of its last answer; before the first, or where answers have none,
         by ours.
@@ -313,7 +348,8 @@ class S3Storage:
             }
             action = permission.get(operation, operation)
             return AccessDeniedError(f"permission s3:{action} is denied for {where}")
-        refused = operation == "PutObject" and self.policy.lock_mode and code == "InvalidRequest"
+        is_locking = operation in _LOCKING and self.policy.lock_mode is not None
+        refused = is_locking and code == "InvalidRequest"
         if refused or code == "ObjectLockConfigurationNotFoundError":
             return ObjectLockError(
                 f"bucket {self.bucket!r} takes no locked objects ({code}): create it with Object Lock, or "

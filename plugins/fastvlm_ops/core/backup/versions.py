@@ -1,4 +1,4 @@
-"""Removing objects for good, also from buckets that keep versions or lock them."""
+"""Versions of objects and their locks: removing all of an object for good, locking what stays for longer."""
 
 from __future__ import annotations
 
@@ -32,9 +32,20 @@ class Locked:
     until: datetime | None
 
 
-class _Version(NamedTuple):
+@dataclass(frozen=True)
+class Retention:
+    """The lock of a version: how it is locked, and until when."""
+
+    mode: str
+    until: datetime
+
+
+class Version(NamedTuple):
+    """One version of the object with this key."""
+
+    key: str
     version_id: str
-    is_marker: bool
+    is_marker: bool = False
 
 
 class Versions:
@@ -71,8 +82,8 @@ class Versions:
         """
         removed = 0
         locked: list[Locked] = []
-        for version in list(self._of(name, key)):
-            lock = self._delete(name, key, version)
+        for version in [one for one in self.below(name, key) if one.key == key]:
+            lock = self._delete(name, version)
             if lock is None:
                 removed += 1
             else:
@@ -82,14 +93,17 @@ class Versions:
         dates = [lock.until for lock in locked]
         return Locked(None if None in dates else max(date for date in dates if date is not None))
 
-    def _of(self, name: str, key: str) -> Iterator[_Version]:
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": key}
+    def below(self, name: str, prefix: str) -> Iterator[Version]:
+        """All versions of keys that begin like this, delete markers among them.
+
+        :param name: for messages
+        """
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix}
         while True:
             page = self._page(name, arguments)
             for member, is_marker in (("Versions", False), ("DeleteMarkers", True)):
                 for item in page.get(member, ()):
-                    if item["Key"] == key:
-                        yield _Version(item["VersionId"], is_marker)
+                    yield Version(item["Key"], item["VersionId"], is_marker)
             if not page.get("IsTruncated"):
                 return
             arguments["KeyMarker"] = page["NextKeyMarker"]
@@ -98,9 +112,36 @@ class Versions:
     def _page(self, name: str, arguments: dict[str, Any]) -> Any:
         return self._call("ListBucketVersions", name, lambda: self._client.list_object_versions(**arguments))
 
-    def _delete(self, name: str, key: str, version: _Version) -> Locked | None:
+    def retention(self, name: str, version: Version) -> Retention | None:
+        """How a version is locked, perhaps until a date that has passed; None where it never was.
+
+        :raises ObjectNotFoundError: it was removed meanwhile.
+        """
+        answer = self._head(name, self._where(version))
+        until: datetime | None = answer.get("ObjectLockRetainUntilDate")
+        return None if until is None else Retention(answer["ObjectLockMode"], until)
+
+    def retain(self, name: str, version: Version, retention: Retention) -> None:
+        """Lock a version; S3 refuses a date before the one that it has.
+
+        :raises ObjectNotFoundError: it was removed meanwhile.
+        :raises AccessDeniedError: the permission s3:PutObjectRetention is missing, or the date is too early.
+        """
+        lock: Any = {"Mode": retention.mode, "RetainUntilDate": retention.until}
+        where = self._where(version)
+        self._call(
+            "PutObjectRetention", name, lambda: self._client.put_object_retention(**where, Retention=lock)
+        )
+
+    def _where(self, version: Version) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": version.key, "VersionId": version.version_id}
+
+    def _head(self, name: str, where: dict[str, Any]) -> Any:
+        return self._call("GetObjectVersion", name, lambda: self._client.head_object(**where))
+
+    def _delete(self, name: str, version: Version) -> Locked | None:
         """Delete one version; its lock where that is why it cannot be deleted."""
-        where: dict[str, Any] = {"Bucket": self._bucket, "Key": key, "VersionId": version.version_id}
+        where = self._where(version)
         try:
             self._call("DeleteObjectVersion", name, lambda: self._client.delete_object(**where))
         except ObjectNotFoundError:
@@ -115,7 +156,7 @@ class Versions:
     def _lock_of(self, name: str, where: dict[str, Any]) -> Locked | None:
         """The lock of a version; None where it has none, or none any more."""
         try:
-            answer = self._call("GetObjectVersion", name, lambda: self._client.head_object(**where))
+            answer = self._head(name, where)
         except ObjectNotFoundError:
             return None
         if answer.get("ObjectLockLegalHoldStatus") == "ON":
