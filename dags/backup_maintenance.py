@@ -1,4 +1,4 @@
-"""backup_maintenance: verifies the backups in the bucket, and removes those that the policy does not keep."""
+"""backup_maintenance: verifies the backups, removes those that the policy does not keep, locks the others."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from fastvlm_ops.operators.backup import (
     ForgetBackupsOperator,
     PlanPruningOperator,
     RecordBackupOperator,
+    RenewLocksOperator,
     VerifyRepositoryOperator,
 )
 
 SHORT = timedelta(minutes=15)
 
 DOC = """
-Looks after the backups in the bucket: verifies them, and removes what `include/components.yaml` does not
-keep.
+Looks after the backups in the bucket: verifies them, removes what `include/components.yaml` does not keep,
+and locks for longer what stays.
 
 1. **verify_repository** checks the log, every manifest, that every chunk of every backup is in a pack that
    is there, the checksum S3 keeps of every pack, and reads one share of all packs in full: another one each
@@ -36,9 +37,11 @@ keep.
    Actions* in the UI. Without an answer in time it is rejected.
 4. **forget_backups** takes the backups off the list, and **collect_garbage** removes what only they needed.
    Backups may run meanwhile.
-5. **confirm_maintenance** fails when damage was found, and names the files and backups that are hit and the
-   nearest intact backup; and when what was to be removed was not.
-6. **record_backup** brings the catalogue of backups and its metrics up to date. **outcome** only keeps the
+5. **renew_locks**, where `object_lock` is configured, locks every object that is still needed anew when less
+   than half of its days are left: in every run, whatever came of the tasks before.
+6. **confirm_maintenance** fails when damage was found, and names the files and backups that are hit and the
+   nearest intact backup; when what was to be removed was not; and when locks were not renewed.
+7. **record_backup** brings the catalogue of backups and its metrics up to date. **outcome** only keeps the
    run as red as **confirm_maintenance**.
 
 **The runs of the schedule remove something only where `pruning.enabled` is true** in `components.yaml`; that
@@ -103,7 +106,7 @@ PARAMS = {
 
 with DAG(
     dag_id="backup_maintenance",
-    description="Verifies the backups in the bucket, and removes what is not kept; a dry run by default.",
+    description="Verifies the backups, removes what is not kept (a dry run by default), renews locks.",
     doc_md=DOC,
     # It looks at what there is at a moment, and covers no interval.
     schedule=CronTriggerTimetable("0 5 * * 1", timezone="UTC"),
@@ -147,10 +150,18 @@ with DAG(
         pool=BACKUP_POOL,
         execution_timeout=timedelta(hours=6),
     )
+    renew = RenewLocksOperator(
+        task_id="renew_locks",
+        plan=plan.output,
+        pool=BACKUP_POOL,
+        trigger_rule=TriggerRule.ALL_DONE,  # locks run out whether or not anything was removed
+        execution_timeout=timedelta(hours=6),
+    )
     confirm = ConfirmMaintenanceOperator(
         task_id="confirm_maintenance",
         verification=verify.output,
         plan=plan.output,
+        renewed=renew.output,
         forgotten=forget.output,
         collected=collect.output,
         approval_task_id=approve.task_id,
@@ -160,4 +171,4 @@ with DAG(
     record = RecordBackupOperator(
         task_id="record_backup", trigger_rule=TriggerRule.ALL_DONE, execution_timeout=SHORT
     )
-    chain(approve, forget, collect, confirm, [record, EmptyOperator(task_id="outcome")])
+    chain(approve, forget, collect, renew, confirm, [record, EmptyOperator(task_id="outcome")])

@@ -13,6 +13,7 @@ from fastvlm_ops.operators.backup import (
     ConfirmReplicationOperator,
     PrepareReplicationOperator,
     RecordReplicationOperator,
+    RenewReplicaLocksOperator,
     ReplicateBackupOperator,
     VerifyReplicaOperator,
 )
@@ -31,7 +32,9 @@ Where there is no such connection, the run fails and says so: leave this DAG pau
   damaged is named and not copied, and the rest goes on. Killed at any request, the next run goes on.
 - **verify_replica** opens the second place by its own connection, checks that all that the backups need is
   there with its checksum, and reads one share of the packs in full, another one each day.
-- **confirm_replication** fails unless everything was copied and found intact.
+- **renew_replica_locks**, where `object_lock` is configured, locks what the second place holds anew when less
+  than half of its days are left, whatever came of the tasks before.
+- **confirm_replication** fails unless everything was copied and found intact, and its locks were renewed.
 - **record_backup** records how far the second place is, for the metrics and the page of costs. **outcome**
   only keeps the run as red as **confirm_replication**.
 
@@ -54,10 +57,16 @@ with DAG(
     prepare = PrepareReplicationOperator(task_id="prepare_replication", execution_timeout=SHORT)
     copy = ReplicateBackupOperator(task_id="replicate_backup", pool=BACKUP_POOL)
     verify = VerifyReplicaOperator(task_id="verify_replica", pool=BACKUP_POOL)
+    renew = RenewReplicaLocksOperator(
+        task_id="renew_replica_locks",
+        pool=BACKUP_POOL,
+        trigger_rule=TriggerRule.ALL_DONE,  # locks run out whether or not anything was copied
+    )
     confirm = ConfirmReplicationOperator(
         task_id="confirm_replication",
         replication=copy.output,
         verification=verify.output,
+        renewed=renew.output,
         trigger_rule=TriggerRule.ALL_DONE,
         execution_timeout=SHORT,
     )
@@ -69,5 +78,5 @@ with DAG(
         execution_timeout=SHORT,
     )
     outcome = EmptyOperator(task_id="outcome")
-    chain(prepare, copy, verify, confirm, [record, outcome])
+    chain(prepare, copy, verify, renew, confirm, [record, outcome])
     chain([copy, verify], outcome)  # as record, which reads what they found

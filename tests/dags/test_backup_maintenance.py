@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.airflow_kit import Kit, keep_little, publish, repository_behind
+from tests.airflow_kit import Kit, keep_little, publish, repository_behind, set_connection
 
 NOTHING = [{"done": False}]
 
@@ -46,6 +47,7 @@ def test_by_hand_it_is_a_dry_run(repository: Any, run_dag: Any) -> None:
     assert (planned["status"], planned["set_ids"]) == ("planned", ["full-0"])
     assert run.returned("forget_backups") == run.returned("collect_garbage") == NOTHING
     assert run.returned("confirm_maintenance")[0]["status"] == "planned"
+    assert run.returned("renew_locks")[0]["configured"] is False
     assert names(repository) == before
     assert list(repository.refresh().sets) == ["full-0", "full-1"]
 
@@ -136,4 +138,54 @@ def test_a_bucket_that_is_gone_leaves_all_red_and_unknown(
     assert run.state == "failed"
     assert run.tasks["verify_repository"] == run.tasks["plan_pruning"] == ["failed"]
     assert run.tasks["forget_backups"] == run.tasks["collect_garbage"] == ["upstream_failed"]
+    assert run.tasks["renew_locks"] == ["success"], "there are no locks, so that nothing was asked for"
     assert "nothing was verified" in run.failures("confirm_maintenance")[0]["message"]
+
+
+@pytest.fixture
+def locked(
+    kit: Kit, connection: dict[str, Any], s3_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A backup from before locks were configured, in a bucket that takes them; by now they are."""
+    bucket = f"locked-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    connection["extra"]["bucket"] = bucket
+    set_connection(monkeypatch, connection)
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__DATABASE_PATH", str(tmp_path / "operations.db"))
+    keep_little(tmp_path, monkeypatch, enabled=True)
+    opened = repository_behind(connection)
+    publish(opened, kit, 0)
+    with (tmp_path / "include" / "components.yaml").open("a") as file:
+        file.write("object_lock: {mode: governance, days: 20}\n")
+    return opened
+
+
+def test_locks_are_renewed_also_when_damage_is_found_and_nothing_is_removed(
+    locked: Any, run_dag: Any
+) -> None:
+    run = run_dag("backup_maintenance", {"level": "listing"})
+    assert run.state == "success"
+    (renewed,) = run.returned("renew_locks")
+    assert renewed["renewed"] >= len(names(locked))
+    assert run.returned("confirm_maintenance")[0]["locked_until"] == renewed["until"]
+
+    pack = next(name for name in names(locked) if name.startswith("packs/"))
+    locked.storage.delete(pack)  # which hides it
+    damaged = run_dag("backup_maintenance", {"level": "listing"})
+    assert damaged.state == "failed"
+    assert damaged.failures("confirm_maintenance")[0]["error"] == "DamageFoundError"
+    (again,) = damaged.returned("renew_locks")
+    assert (again["renewed"], again["configured"]) == (0, True)
+
+
+def test_locks_that_cannot_be_renewed_make_the_run_red(
+    locked: Any, run_dag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__PRUNING_CONN_ID", "fastvlm_s3_pruning")  # there is none
+    run = run_dag("backup_maintenance", {"level": "listing"})
+    assert run.state == "failed"
+    assert run.tasks["verify_repository"] == run.tasks["collect_garbage"] == ["success"]
+    assert "'fastvlm_s3_pruning'" in run.failures("renew_locks")[0]["message"]
+    (evidence,) = run.failures("confirm_maintenance")
+    assert evidence["error"] == "LocksNotRenewedError"
+    assert evidence["message"].startswith("locks were not renewed")

@@ -39,8 +39,13 @@ def test_a_week_is_from_monday_to_sunday() -> None:
 PLAN = {"status": "planned", "reason": None, "dry_run": True, "apply": False}
 
 
-def verdict(verification: Any, plan: Any) -> backup.ConfirmMaintenanceOperator:
-    return backup.ConfirmMaintenanceOperator(task_id="t", verification=verification, plan=plan)
+RENEWED = {"done": True, "configured": True, "renewed": 3, "until": "2027-01-01T00:00:00+00:00"}
+
+
+def verdict(verification: Any, plan: Any, renewed: Any = RENEWED) -> backup.ConfirmMaintenanceOperator:
+    return backup.ConfirmMaintenanceOperator(
+        task_id="t", verification=verification, plan=plan, renewed=renewed
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,14 +55,33 @@ def verdict(verification: Any, plan: Any) -> backup.ConfirmMaintenanceOperator:
         (BAD, PLAN, "packs/00/1: is missing"),
         (BAD, None, "packs/00/1: is missing"),
         (GOOD, None, "no pruning was planned"),
+        (
+            GOOD,
+            {**PLAN, "status": "refused", "reason": "too much", "dry_run": False},
+            "nothing was removed: ",
+        ),
     ],
 )
-def test_the_verdict_is_red_unless_all_is_known_and_well(verification: Any, plan: Any, message: str) -> None:
+@pytest.mark.parametrize("renewed", [RENEWED, None], ids=["renewed", "not renewed"])
+def test_the_verdict_is_red_unless_all_is_known_and_well(
+    verification: Any, plan: Any, message: str, renewed: Any
+) -> None:
     context = Context()
-    assert message in failure(verdict(verification, plan), context)
+    said = failure(verdict(verification, plan, renewed), context)
+    assert said.startswith(message), "damage comes first, then what was not removed"
+    assert ("\nlocks were not renewed" in said) is (renewed is None)
+    assert context.pushed["failure"]["error"] in ("DamageFoundError", "PruningIncompleteError")
     found = verification or {}
     assert context.pushed["failure"]["backups"] == found.get("backups", [])
     assert context.pushed["failure"]["nearest_intact_set"] == found.get("nearest_intact_set")
+
+
+def test_the_verdict_is_red_when_locks_were_not_renewed() -> None:
+    context = Context()
+    assert failure(verdict(GOOD, PLAN, None), context).startswith(
+        "locks were not renewed, or not all of them"
+    )
+    assert context.pushed["failure"]["error"] == "LocksNotRenewedError"
 
 
 def test_the_verdict_is_green_when_all_is_well() -> None:
@@ -66,6 +90,7 @@ def test_the_verdict_is_green_when_all_is_well() -> None:
         "level": "share",
         "status": "planned",
         "collected": None,
+        "locked_until": RENEWED["until"],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from fastvlm_ops.core.backup.prunings import Pruning, newest_prunings
 from fastvlm_ops.core.store import Store, open_store
 from fastvlm_ops.operators import backup
 from fastvlm_ops.operators.backup.pruning import request_text
-from tests.airflow_kit import Kit, keep_little, publish, repository_behind
+from tests.airflow_kit import Kit, keep_little, publish, repository_behind, set_connection
 from tests.unit.operators.support import Context, failure
 
 MOMENT = datetime(2026, 1, 12, 5, tzinfo=UTC)
@@ -67,6 +68,7 @@ def verdict(
         task_id="confirm",
         verification=verification,
         plan=planned,
+        renewed={"done": True, "configured": False, "until": None},
         forgotten=forgotten,
         collected=collected,
         approval_task_id="approve",
@@ -235,6 +237,41 @@ def test_a_rejection_and_a_task_that_failed_are_said_and_recorded(
     assert recorded(store).deleted_objects is None, "which is not known"
 
 
+def with_locks(folder: Path) -> Context:
+    """Have the definitions of :func:`keep_little` lock what is stored; returns a context to run in."""
+    with (folder / "include" / "components.yaml").open("a") as file:
+        file.write("object_lock: {mode: governance, days: 20}\n")
+    return context()
+
+
+def test_locks_are_renewed_whatever_came_of_the_plan_and_nothing_is_asked_where_there_are_none(
+    kit: Kit,
+    connection: dict[str, Any],
+    s3_client: Any,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"locked-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    there = {**connection, "extra": {**connection["extra"], "bucket": name}}
+    set_connection(monkeypatch, there)
+    keep_little(tmp_path, monkeypatch, enabled=True)
+    publish(repository_behind(there), kit, 0, ["models"])
+    renew = backup.RenewLocksOperator(task_id="renew", plan=None)
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3", "{}")
+    nothing = json.loads(json.dumps(renew.execute(context())))
+    assert (nothing["done"], nothing["configured"], nothing["objects"]) == (True, False, 0)
+    set_connection(monkeypatch, there)
+
+    found = [json.loads(json.dumps(renew.execute(each))) for each in (with_locks(tmp_path), context())]
+    assert all((one["done"], one["configured"]) == (True, True) for one in found)
+    assert [one["renewed"] for one in found] == [found[0]["objects"], 0]
+    assert found[1]["until"] == found[0]["until"] is not None
+    (tmp_path / "include" / "components.yaml").write_text("object_lock: {mode: governance}\n")
+    assert "components.yaml" in failure(renew, context()), "a broken file does not pass for one without locks"
+
+
 def test_the_tasks_that_remove_have_a_connection_of_their_own_to_the_same_repository(
     repository: Any,
     connection: dict[str, Any],
@@ -255,3 +292,6 @@ def test_the_tasks_that_remove_have_a_connection_of_their_own_to_the_same_reposi
     assert len(repository.refresh().sets) == 3
     monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_PRUNING", json.dumps(connection))
     assert backup.ForgetBackupsOperator(task_id="forget", plan=planned).execute(context())["sets"] == 2
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_PRUNING", json.dumps(other))
+    message = failure(backup.RenewLocksOperator(task_id="renew", plan=planned), with_locks(tmp_path))
+    assert "'fastvlm_s3_pruning' leads to repository" in message

@@ -33,9 +33,12 @@ def test_the_first_place_itself_is_refused(
     assert "is the place of the repository itself" in message
 
 
-def verdict(replication: Any, verification: Any) -> backup.ConfirmReplicationOperator:
+RENEWED = {"done": True, "configured": True}
+
+
+def verdict(replication: Any, verification: Any, renewed: Any = RENEWED) -> backup.ConfirmReplicationOperator:
     return backup.ConfirmReplicationOperator(
-        task_id="confirm", replication=replication, verification=verification
+        task_id="confirm", replication=replication, verification=verification, renewed=renewed
     )
 
 
@@ -50,12 +53,22 @@ def verdict(replication: Any, verification: Any) -> backup.ConfirmReplicationOpe
     ],
     ids=["nothing", "not copied", "not verified", "damaged", "damaged there"],
 )
+@pytest.mark.parametrize("renewed", [RENEWED, None], ids=["renewed", "not renewed"])
 def test_the_verdict_is_red_unless_all_is_known_and_well(
-    replication: Any, verification: Any, message: str
+    replication: Any, verification: Any, message: str, renewed: Any
 ) -> None:
     context = Context()
-    assert message in failure(verdict(replication, verification), context)
+    said = failure(verdict(replication, verification, renewed), context)
+    assert said.startswith(message)
+    assert ("\nlocks were not renewed" in said) is (renewed is None)
+    assert context.pushed["failure"]["error"] == "ReplicaIncompleteError"
     assert context.pushed["failure"]["sequence"] == (replication or {}).get("sequence")
+
+
+def test_the_verdict_is_red_when_locks_were_not_renewed() -> None:
+    context = Context()
+    assert failure(verdict(DONE, INTACT, None), context).startswith("locks were not renewed")
+    assert context.pushed["failure"]["error"] == "LocksNotRenewedError"
 
 
 def test_the_verdict_is_green_when_all_is_well() -> None:

@@ -45,6 +45,7 @@ from fastvlm_ops.core.backup.versions import Removed
 _PASSES = 6
 _LISTED = 50
 _BEFORE_PACKS, _AFTER_PACKS = ("index/", "snapshots/"), ("wal/",)
+_COPIED = ("packs/", *_BEFORE_PACKS, *_AFTER_PACKS)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class _Replication:
         skip = condemned_names(state)
         manifests = {record["manifest"]: record["sha256"] for record in state.snapshots.values()}
         listed = {prefix: list(self._source.list(prefix)) for prefix in _BEFORE_PACKS}
-        for prefix in ("packs/", *_BEFORE_PACKS, *_AFTER_PACKS):
+        for prefix in _COPIED:
             if gone := self._copier.copy(prefix, skip, manifests, again=again, listed=listed.get(prefix)):
                 return gone
         return set()
@@ -282,6 +283,22 @@ class _Replication:
         except ObjectNotFoundError:
             return newest - self.log.seq, 0.0
         return newest - self.log.seq, max(0.0, (self._source.now() - since).total_seconds())
+
+
+def removed_names(repository: Repository, target: S3Storage) -> set[str]:
+    """What only the second place has, because a collection has removed it from the first.
+
+    :param repository: the first place
+    :param target: the second
+    :raises StorageError: or a subclass: one of the places does not answer or refuses
+    :raises CorruptionError: the log of the first place cannot be read
+    """
+    theirs = {info.name for prefix in _COPIED for info in target.list(prefix)}
+    state = repository.refresh()
+    ours = (info.name for prefix in _COPIED for info in repository.storage.list(prefix))
+    extra = theirs.difference(ours)
+    known = extra & condemned_names(state)
+    return known | ReplicaLog(repository, target).condemned(extra - known, state.seq)
 
 
 def condemned_names(state: LogState) -> set[str]:

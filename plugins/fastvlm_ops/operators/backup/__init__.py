@@ -26,12 +26,14 @@ from fastvlm_ops.operators.backup.pruning import (
     ForgetBackupsOperator,
     PlanPruningOperator,
     PruningSetupError,
+    RenewLocksOperator,
 )
 from fastvlm_ops.operators.backup.replicate import (
     ConfirmReplicationOperator,
     PrepareReplicationOperator,
     RecordReplicationOperator,
     RecordRestoreOperator,
+    RenewReplicaLocksOperator,
     ReplicaIncompleteError,
     ReplicateBackupOperator,
     VerifyReplicaOperator,
@@ -42,7 +44,7 @@ from fastvlm_ops.operators.backup.restore import (
     RestoreBackupOperator,
     RestoreIncompleteError,
 )
-from fastvlm_ops.operators.backup.shared import RepositoryOperator, backup_set_id
+from fastvlm_ops.operators.backup.shared import LocksNotRenewedError, RepositoryOperator, backup_set_id
 from fastvlm_ops.operators.backup.wal import ServerUnreachableError, WalProblemError, WatchWalOperator
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "CreateBackupOperator",
     "DamageFoundError",
     "ForgetBackupsOperator",
+    "LocksNotRenewedError",
     "PlanPruningOperator",
     "PlanRestoreOperator",
     "PrepareReplicationOperator",
@@ -69,6 +72,8 @@ __all__ = [
     "RecordBackupOperator",
     "RecordReplicationOperator",
     "RecordRestoreOperator",
+    "RenewLocksOperator",
+    "RenewReplicaLocksOperator",
     "ReplicaIncompleteError",
     "ReplicateBackupOperator",
     "RepositoryOperator",

@@ -1,4 +1,4 @@
-"""Maintains the repository: verifies it, and gives the verdict over that and over pruning."""
+"""Maintains the repository: verifies it, and gives the verdict over that, pruning and locks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.links.backup import PruningPageLink, RestoreIntactLink, restore_address
 from fastvlm_ops.operators.approving import rejection
-from fastvlm_ops.operators.backup.shared import RepositoryOperator
+from fastvlm_ops.operators.backup.shared import LocksNotRenewedError, RepositoryOperator
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
 if TYPE_CHECKING:
@@ -104,14 +104,15 @@ class VerifyRepositoryOperator(RepositoryOperator):
 
 
 class ConfirmMaintenanceOperator(EvidenceOperator):
-    """The verdict of maintenance: fails when damage was found, when something could not be looked at, and
-    when what was to be removed was not. Records what came of the plan.
+    """The verdict of maintenance: fails when damage was found, when something could not be looked at, when
+    what was to be removed was not, and when locks were not renewed. Records what came of the plan.
 
     Belongs behind all of them with ``trigger_rule="all_done"``. It must not stand directly behind the
     approval, whose rejection would skip it too.
 
     :param verification: output of :class:`VerifyRepositoryOperator`; None when it failed (templated)
     :param plan: output of :class:`PlanPruningOperator`; None when it failed (templated)
+    :param renewed: output of :class:`RenewLocksOperator`; None when it failed (templated)
     :param forgotten: output of :class:`ForgetBackupsOperator`; None when it did not run (templated)
     :param collected: output of :class:`CollectGarbageOperator`; None when it did not run (templated)
     :param approval_task_id: id of the task of :class:`ApprovePruningOperator` (templated)
@@ -121,6 +122,7 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
     template_fields: Sequence[str] = (
         "verification",
         "plan",
+        "renewed",
         "forgotten",
         "collected",
         "approval_task_id",
@@ -133,6 +135,7 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
         *,
         verification: Any,
         plan: Any,
+        renewed: Any,
         forgotten: Any = None,
         collected: Any = None,
         approval_task_id: str = "",
@@ -142,6 +145,7 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
         super().__init__(**kwargs)
         self.verification = verification
         self.plan = plan
+        self.renewed = renewed
         self.forgotten = forgotten
         self.collected = collected
         self.approval_task_id = approval_task_id
@@ -151,7 +155,7 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
         """Weigh what was found and done, and record it."""
         rejected = rejection(context, self.approval_task_id) if self.approval_task_id else None
         unpruned = self._unpruned(rejected)
-        failure = self._damage() or unpruned
+        failure = self._failure(unpruned)
         if self.plan and self.plan["apply"]:
             try:
                 self._record(run_key(context), rejected, unpruned)
@@ -169,7 +173,16 @@ class ConfirmMaintenanceOperator(EvidenceOperator):
             "level": self.verification["level"],
             "status": "done" if self.plan["apply"] else self.plan["status"],
             "collected": self.collected if self.plan["apply"] else None,
+            "locked_until": self.renewed["until"],
         }
+
+    def _failure(self, unpruned: Exception | None) -> Exception | None:
+        """What is worst, and beneath it that locks were not renewed: that is to be mended too."""
+        worst = self._damage() or unpruned
+        if self.renewed:
+            return worst
+        unrenewed = LocksNotRenewedError()
+        return unrenewed if worst is None else type(worst)(f"{worst}\n{unrenewed}")
 
     def _damage(self) -> Exception | None:
         if not self.verification:

@@ -13,7 +13,7 @@ from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.links.backup import PruningPageLink
 from fastvlm_ops.operators.approving import AskPersonOperator
-from fastvlm_ops.operators.backup.shared import RepositoryOperator
+from fastvlm_ops.operators.backup.shared import LockRenewingOperator, RepositoryOperator
 from fastvlm_ops.operators.shared import as_of, run_key
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class ApprovePruningOperator(AskPersonOperator):
         return request_text(self.plan)
 
 
-class _RemovingOperator(RepositoryOperator):
-    """Base of the operators that remove something. Does so only where the plan is to be carried out.
+class _PruningRoleOperator(RepositoryOperator):
+    """Base of the operators that work as who may delete, on the repository that was planned for.
 
     :param plan: output of :class:`PlanPruningOperator` (templated)
     :param s3_conn_id: connection of type ``fastvlm_s3`` of who may delete; ``[fastvlm_ops] pruning_conn_id``
@@ -170,7 +170,6 @@ class _RemovingOperator(RepositoryOperator):
     """
 
     template_fields: Sequence[str] = ("s3_conn_id", "plan")
-    operator_extra_links = (PruningPageLink(),)
 
     def __init__(self, *, plan: Any, s3_conn_id: str = "", **kwargs: Any) -> None:
         super().__init__(s3_conn_id=s3_conn_id, **kwargs)
@@ -181,13 +180,6 @@ class _RemovingOperator(RepositoryOperator):
         """The hook to the repository, as who may delete."""
         return BackupRepositoryHook(self.s3_conn_id or settings.pruning_conn_id())
 
-    def is_to_be_done(self) -> bool:
-        """Return whether the plan is to be carried out, and say so where it is not."""
-        if not self.plan["apply"]:
-            why = self.plan["reason"] or "it is a dry run"
-            self.log.info("Nothing is removed: %s", why)
-        return bool(self.plan["apply"])
-
     def open(self, *, chunks: bool = False) -> Repository:
         """Open the repository that was planned for.
 
@@ -195,13 +187,27 @@ class _RemovingOperator(RepositoryOperator):
         :raises PruningSetupError: the connection leads to another one
         """
         repository = self.hook.open_repository(chunks=chunks)
-        if repository.repository_id != self.plan["repository_id"]:
+        planned = (self.plan or {}).get("repository_id", repository.repository_id)
+        if repository.repository_id != planned:
             raise PruningSetupError(
                 f"connection {self.hook.s3_conn_id!r} leads to repository {repository.repository_id}, but"
-                f" what is to be removed was planned for {self.plan['repository_id']}; give both connections"
+                f" what is to be removed was planned for {planned}; give both connections"
                 " the same bucket and prefix"
             )
         return repository
+
+
+class _RemovingOperator(_PruningRoleOperator):
+    """Base of the operators that remove something. Does so only where the plan is to be carried out."""
+
+    operator_extra_links = (PruningPageLink(),)
+
+    def is_to_be_done(self) -> bool:
+        """Return whether the plan is to be carried out, and say so where it is not."""
+        if not self.plan["apply"]:
+            why = self.plan["reason"] or "it is a dry run"
+            self.log.info("Nothing is removed: %s", why)
+        return bool(self.plan["apply"])
 
 
 class ForgetBackupsOperator(_RemovingOperator):
@@ -258,6 +264,13 @@ class CollectGarbageOperator(_RemovingOperator):
             until = result.locked_until or "a legal hold is lifted"
             self.log.info("%d objects are locked until %s, and stay", result.locked_objects, until)
         return {"done": True, **result.as_dict()}
+
+
+class RenewLocksOperator(_PruningRoleOperator, LockRenewingOperator):
+    """Lock for longer what backups still need, where less than half of its days are left.
+
+    :param plan: output of :class:`PlanPruningOperator`; None when it failed (templated)
+    """
 
 
 def summary(plan: dict[str, Any]) -> str:

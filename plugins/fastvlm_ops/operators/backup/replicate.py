@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,11 @@ from fastvlm_ops.core.config import load_components
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.backup.catalogue import RecordBackupOperator
-from fastvlm_ops.operators.backup.shared import RepositoryOperator
+from fastvlm_ops.operators.backup.shared import (
+    LockRenewingOperator,
+    LocksNotRenewedError,
+    RepositoryOperator,
+)
 from fastvlm_ops.operators.shared import EvidenceOperator, as_of, run_key
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from fastvlm_ops.core.backup.repository import Repository
     from fastvlm_ops.core.config import Replica
 
 _TEXT_CHARACTERS = 8000
@@ -117,38 +122,65 @@ class VerifyReplicaOperator(_ReplicaOperator):
         return {**result.as_dict(), "text": result.text()[:_TEXT_CHARACTERS]}
 
 
+class RenewReplicaLocksOperator(_ReplicaOperator, LockRenewingOperator):
+    """Lock for longer what the second place holds, where less than half of its days are left."""
+
+    def open(self) -> Repository:
+        """Open the second place by its own connection."""
+        return self.replica_hook.open_repository()
+
+    def leave_out(self, repository: Repository) -> Collection[str]:
+        """Return what ``mirror_removals`` waits to remove; the log there says nothing of it any more."""
+        from fastvlm_ops.core.backup.errors import BackupError
+        from fastvlm_ops.core.backup.replicating import removed_names
+
+        if not self.replica.mirror_removals:
+            return ()
+        try:
+            return removed_names(self.hook.open_repository(), repository.storage)
+        except BackupError as error:  # then above all the second place has to stay
+            self.log.warning("What was removed from the first place is locked too: %s", error)
+            return ()
+
+
 class ConfirmReplicationOperator(EvidenceOperator):
-    """The verdict: fails unless all of the log was copied and what lies in the second place is intact.
+    """The verdict: fails unless all of the log was copied, what lies in the second place is intact, and its
+    locks were renewed.
 
     Belongs last with ``trigger_rule="all_done"``.
 
     :param replication: output of :class:`ReplicateBackupOperator`; None when it failed (templated)
     :param verification: output of :class:`VerifyReplicaOperator`; None when it failed (templated)
+    :param renewed: output of :class:`RenewReplicaLocksOperator`; None when it failed (templated)
     """
 
-    template_fields: Sequence[str] = ("replication", "verification")
+    template_fields: Sequence[str] = ("replication", "verification", "renewed")
 
-    def __init__(self, *, replication: Any, verification: Any, **kwargs: Any) -> None:
+    def __init__(self, *, replication: Any, verification: Any, renewed: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.replication = replication
         self.verification = verification
+        self.renewed = renewed
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Weigh both results."""
-        if not self.replication:
-            raise ReplicaIncompleteError(
-                "nothing is known to have been copied; see the tasks before this one"
-            )
-        if not self.verification:
-            raise ReplicaIncompleteError(
-                "the second place was not verified, so that nothing is known of it; see the task that"
-                " verifies"
-            )
-        problems = [found["text"] for found in (self.replication, self.verification) if not found["ok"]]
+        """Weigh all results."""
+        unrenewed = None if self.renewed else LocksNotRenewedError()
+        problems = self._problems()
         if problems:
-            raise ReplicaIncompleteError("\n".join(problems))
+            raise ReplicaIncompleteError("\n".join([*problems, *([str(unrenewed)] if unrenewed else [])]))
+        if unrenewed:
+            raise unrenewed
         self.log.info("The second place has all that was committed by %s", self.replication["complete_until"])
         return {key: self.replication[key] for key in ("sequence", "complete_until", "behind_entries")}
+
+    def _problems(self) -> list[str]:
+        """What was not copied or is not intact; nothing where all is."""
+        if not self.replication:
+            return ["nothing is known to have been copied; see the tasks before this one"]
+        if not self.verification:
+            what = "the second place was not verified, so that nothing is known of it"
+            return [f"{what}; see the task that verifies"]
+        return [found["text"] for found in (self.replication, self.verification) if not found["ok"]]
 
     def subject(self) -> dict[str, Any]:
         """Say how far the second place is."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fastvlm_ops import settings
+from fastvlm_ops.core.config import load_components
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.shared import EvidenceOperator, run_key
@@ -17,6 +20,22 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from fastvlm_ops.core.backup.progress import Progress
+    from fastvlm_ops.core.backup.repository import Repository
+
+
+_UNRENEWED = (
+    "locks were not renewed, or not all of them, so that what backups need can be removed once its days have"
+    " passed; see the task that renews them. What it has not renewed, its next run does"
+)
+
+
+class LocksNotRenewedError(Exception):
+    """What backups need is not locked for as long as it should be: the task that renews locks has failed."""
+
+    retryable = False
+
+    def __init__(self, message: str = _UNRENEWED) -> None:
+        super().__init__(message)
 
 
 class RepositoryOperator(EvidenceOperator):
@@ -82,6 +101,44 @@ class RepositoryOperator(EvidenceOperator):
             write()
         except BackupError as error:
             self.log.warning("%s, but the log of the repository does not say so: %s", what, error)
+
+
+class LockRenewingOperator(RepositoryOperator):
+    """Base of the operators that lock for longer what one of the places still needs.
+
+    Does so where ``components.yaml`` has ``object_lock``, and asks S3 for nothing where it has not. Belongs
+    behind what removes and verifies, with ``trigger_rule="all_done"``: locks run out whatever came of that.
+    """
+
+    @abstractmethod
+    def open(self) -> Repository:
+        """Open the repository of that place."""
+
+    def leave_out(self, repository: Repository) -> Collection[str]:
+        """Return names that are to be removed for another reason than that the log has condemned them.
+
+        :param repository: of that place
+        """
+        return ()
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Renew; what was renewed is not due when it is tried again."""
+        from fastvlm_ops.core.backup.lock_renewal import LockRenewal, renew_locks
+
+        # Of the file itself: a broken one must not pass for one that locks nothing.
+        if load_components(settings.include_dir()).object_lock is None:
+            self.log.info("Nothing is locked: components.yaml has no object_lock")
+            return {"done": True, "configured": False, **LockRenewal().as_dict()}
+        repository = self.open()
+        result = renew_locks(repository, leave_out=self.leave_out(repository), progress=self.show)
+        self.log.info(
+            "%s: %d objects locked for longer, %d are for long enough; all until %s at least",
+            repository.storage,
+            result.renewed,
+            result.long_enough,
+            result.until,
+        )
+        return {"done": True, "configured": True, **result.as_dict()}
 
 
 def task_label(context: Context) -> str:
