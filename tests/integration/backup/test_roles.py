@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ from fastvlm_ops.core.backup import (
 from fastvlm_ops.core.backup.journal import record_restored
 from fastvlm_ops.core.backup.key_files import KeyFile
 from fastvlm_ops.core.backup.key_slots import add_slot, read_keys, remove_slot, rotate_epoch
+from fastvlm_ops.core.backup.lock_renewal import renew_locks
 from fastvlm_ops.core.backup.object_policy import ObjectPolicy
+from fastvlm_ops.core.backup.replicating import replicate
+from fastvlm_ops.core.backup.versions import Retention
 from fastvlm_ops.local.seaweedfs import SeaweedFS
 from tests.integration.backup.conftest import PASSPHRASE, back_up
 from tests.integration.backup.pruning import forget_snapshots, gather
@@ -36,7 +39,7 @@ from tests.trees import describe
 pytestmark = pytest.mark.integration
 
 POLICIES = Path(__file__).parents[3] / "include" / "policies"
-ROLES = ("backup", "restore", "pruning", "keys")
+ROLES = ("backup", "restore", "pruning", "keys", "replica")
 PREFIX = "company/kit"
 
 
@@ -76,7 +79,7 @@ def make_bucket(server: SeaweedFS, *, locked: bool = False) -> Bucket:
     owner.create_bucket(Bucket=name, ObjectLockEnabledForBucket=locked)
     policy = {"Version": "2012-10-17", "Statement": [one for role in ROLES for one in statements(role, name)]}
     owner.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
-    bucket = Bucket(server, name, ObjectPolicy("GOVERNANCE", 1) if locked else None)
+    bucket = Bucket(server, name, ObjectPolicy("GOVERNANCE", 2) if locked else None)
     deadline = time.monotonic() + 30
     while True:  # the gateway learns of the policy a moment later
         try:
@@ -231,6 +234,65 @@ def test_pruning_needs_no_more_than_the_pruning_role(place: Bucket, folder: Path
         denied("DeleteObject", mine.remove, some(mine, below))
     denied("PutObject", lambda: mine.put(some(mine, "keys/"), b"no key slot"))
     denied("PutObject", lambda: mine.put("snapshots/models/one", b"no manifest"))
+
+
+def later(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have less than half of two days be left, by S3's clock as this storage knows it."""
+    now = storage.now
+    monkeypatch.setattr(storage, "now", lambda: now() + timedelta(hours=30))
+
+
+def test_locks_are_renewed_by_the_pruning_role_and_shortened_by_none(
+    server: SeaweedFS, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_bucket(server, locked=True)
+    initialise_repository(place.storage("keys"), PASSPHRASE)
+    theirs = place.storage("backup")
+    back_up(open_repository(theirs, PASSPHRASE), folder, "run-1")
+    denied("ListBucketVersions", lambda: renew_locks(open_repository(theirs, PASSPHRASE)))
+    mine = place.storage("pruning")
+    later(mine, monkeypatch)
+    result = renew_locks(open_repository(mine, PASSPHRASE))
+    assert result.renewed == result.objects == len(list(mine.list(""))) - len(list(mine.list("probe/")))
+
+    owner = place.storage(None)
+    (pack, *_) = owner.versions("packs/")
+    held = owner.retention_of(pack)
+    assert held is not None
+    soon = Retention("GOVERNANCE", datetime.now(UTC) + timedelta(seconds=5))
+    for role in ROLES:
+        storage = place.storage(role)
+        denied("PutObjectRetention", storage.retain, pack, soon)
+        with pytest.raises(Exception, match="AccessDenied"):
+            storage.client.put_object_retention(
+                Bucket=place.name,
+                Key=storage.prefix + pack.name,
+                VersionId=pack.version_id,
+                Retention={"Mode": soon.mode, "RetainUntilDate": soon.until},
+                BypassGovernanceRetention=True,
+            )
+    assert owner.retention_of(pack) == held
+
+
+def test_the_second_place_needs_no_more_than_the_replica_role(
+    server: SeaweedFS, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are copied too, and locks renewed; nothing is removed."""
+    place = make_bucket(server)
+    initialise_repository(place.storage("keys"), PASSPHRASE)
+    back_up(open_repository(place.storage("backup"), PASSPHRASE), folder, "run-1")
+    first = open_repository(place.storage("restore"), PASSPHRASE)
+    second = make_bucket(server, locked=True)
+    mine = second.storage("replica")
+    assert replicate(first, mine, run_key="replicate").ok
+    copied = open_repository(mine, PASSPHRASE)
+    assert verify_repository(copied, level="full").ok
+    later(mine, monkeypatch)
+    result = renew_locks(copied)
+    assert result.renewed == result.objects > 0
+    for below in ("packs/", "index/", "snapshots/", "log/", "keys/", "config.json"):
+        denied("DeleteObject", mine.delete, some(mine, below))
+    denied("PutObject", lambda: mine.put("artefacts/one", b"one"))
 
 
 def test_keys_need_no_more_than_the_keys_role(place: Bucket, folder: Path) -> None:
