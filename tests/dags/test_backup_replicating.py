@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tests.airflow_kit import COMPONENTS, Kit, set_connection
+from tests.airflow_kit import COMPONENTS, Kit, set_connection, write_little
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +135,52 @@ def test_without_a_connection_it_says_what_to_do(
     assert "'fastvlm_s3_replica'" in message
     assert "create it with the type fastvlm_s3" in message
     assert "nothing is known to have been copied" in run.failures("confirm_replication")[0]["message"]
+
+
+@pytest.fixture
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that has the definitions lock what is stored, in the first place and in the second."""
+    include = write_little(tmp_path)
+    monkeypatch.setenv("AIRFLOW__FASTVLM_OPS__INCLUDE_DIR", str(include))
+
+    def configure() -> None:
+        with (include / "components.yaml").open("a") as file:
+            file.write("object_lock: {mode: governance, days: 20}\nreplica: {mirror_removals: true}\n")
+
+    return configure
+
+
+def test_locks_of_the_second_place_are_renewed_and_it_is_red_where_they_cannot_be(
+    run_dag: Any,
+    published: None,
+    second_place: dict[str, Any],
+    s3_client: Any,
+    lock: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bucket = f"locked-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    place = {**second_place, "extra": {**second_place["extra"], "bucket": bucket}}
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_REPLICA", json.dumps(place))
+    run = run_dag("backup_replicate")
+    assert run.state == "success"
+    assert run.returned("renew_replica_locks")[0]["configured"] is False
+    lock()
+    again = run_dag("backup_replicate")
+    assert again.state == "success"
+    (renewed,) = again.returned("renew_replica_locks")
+    assert renewed["renewed"] == renewed["objects"] > 3
+    keys = log_of(s3_client, place)
+    assert all("ObjectLockMode" in s3_client.head_object(Bucket=bucket, Key=key) for key in keys)
+
+    wrong = {**place, "extra": {**place["extra"], "bucket": second_place["extra"]["bucket"]}}
+    monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_REPLICA", json.dumps(wrong))  # which takes no locks
+    red = run_dag("backup_replicate")
+    assert red.state == "failed"
+    assert red.tasks["renew_replica_locks"] == ["failed"], "it was tried, though nothing was copied"
+    message = red.failures("confirm_replication")[0]["message"]
+    assert message.startswith("nothing is known to have been copied")
+    assert "\nlocks were not renewed" in message
 
 
 def test_damage_in_the_first_place_is_red_and_the_rest_is_copied(

@@ -23,6 +23,7 @@ from fastvlm_ops.core.backup.key_slots import add_slot, read_keys, rotate_epoch
 from fastvlm_ops.core.backup.keys import slot_name
 from fastvlm_ops.core.backup.lock_renewal import LockRenewal, renew_locks
 from fastvlm_ops.core.backup.object_policy import ObjectPolicy
+from fastvlm_ops.core.backup.replicating import removed_names, replicate
 from fastvlm_ops.core.backup.storage import ObjectVersion
 from fastvlm_ops.core.backup.versions import Retention
 from tests.fault_proxy import FaultProxy, access_denied, answer_with, drop, on
@@ -205,6 +206,37 @@ def test_a_slot_that_was_left_out_of_a_rotation_becomes_free(
     unchanged = {one.name for one, held in locks(storage).items() if held == before[one]}
     assert unchanged == {name}
     assert [state.slot for state in read_keys(repository).slots if state.reads_to < 2] == [slot]
+
+
+def test_what_was_removed_from_the_first_place_is_known_in_the_second(
+    s3_client: S3Client, locking_bucket: str, bucket: str, tmp_path: Path, later: Later
+) -> None:
+    """Its log has forgotten the names as soon as they are gone from the first place."""
+    first = initialise_repository(S3Storage(s3_client, bucket, "first"), PASSPHRASE)
+    tree = tmp_path / "source"
+    write_files(tree, [("one", 20_000)])
+    gone = back_up(first, tree, "run-1", kind="full").snapshot_id
+    second = locked(s3_client, locking_bucket)
+    assert replicate(first, second, run_key="replicate-1").ok
+    write_files(tree, [("one", 10_000)])
+    kept_id = back_up(first, tree, "run-2", kind="full").snapshot_id
+    before = names(first.storage, "")
+    forget_snapshots(first, gone)
+    gather(first, "collect")
+    removed = {one for one in before - names(first.storage, "") if not one.startswith("probe/")}
+    mirrored = replicate(first, second, run_key="replicate-2", mirror_removals=True)
+    assert (mirrored.removed_objects, mirrored.locked_objects) == (0, len(removed))
+
+    for seen in (first, open_repository(first.storage, PASSPHRASE)):
+        assert removed_names(seen, second) == removed
+    dates = locks(second)
+    later(second, 3 * DAY)
+    result = renew_locks(open_repository(second, PASSPHRASE), leave_out=removed)
+    assert {one.name for one, held in locks(second).items() if held == dates[one]} == removed
+    assert result.renewed == len(dates) - len(removed)
+    require_restores(
+        open_repository(second, PASSPHRASE), {kept_id: describe(tree)}, tmp_path / "target", "there"
+    )
 
 
 def test_nothing_is_asked_where_nothing_is_locked(repository: Repository) -> None:

@@ -13,8 +13,9 @@ LockMode = Literal["GOVERNANCE", "COMPLIANCE"]
 class ObjectPolicy:
     """How long nobody may remove what is stored, and which storage class packs have.
 
-    Every object is locked (S3 Object Lock) for ``lock_days`` from the moment it is stored, by S3's clock;
-    the bucket must have been created with Object Lock. What the probe of conditional writes stores is not.
+    Every object is locked (S3 Object Lock) for ``lock_days`` from the moment it is stored, by S3's clock,
+    and again by :func:`~.lock_renewal.renew_locks`; the bucket must have been created with Object Lock. What
+    the probe of conditional writes stores is not.
     ``storage_class`` is that of packs alone: everything else is read by each run.
 
     :raises ValueError: a mode without days, days without a mode, or an unknown mode.

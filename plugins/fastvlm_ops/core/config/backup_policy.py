@@ -115,5 +115,10 @@ class ObjectLock(Definition):
     ]
     days: Annotated[
         int,
-        Field(ge=1, le=36_500, description="how long each object is locked, in days from when it was stored"),
+        Field(
+            ge=1,
+            le=36_500,
+            description="how long each object is locked, in days from when it was stored or its lock was"
+            " renewed; at least 14, since maintenance renews once a week what has less than half left",
+        ),
     ]

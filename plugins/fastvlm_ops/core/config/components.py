@@ -221,8 +221,9 @@ class Components(DefinitionFile):
     object_lock: Annotated[
         ObjectLock | None,
         Field(
-            description="keys mode and days: what is stored from then on cannot be removed for so long; needs"
-            " a bucket that was made with Object Lock. Without it, nothing is locked"
+            description="keys mode and days: what is stored cannot be removed for so long, and as long as"
+            " backups need it; needs a bucket that was made with Object Lock. Choose at least 14 days:"
+            " maintenance renews once a week what has less than half left. Without it, nothing is locked"
         ),
     ] = None
     replica: Annotated[
