@@ -153,6 +153,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_locks_of_the_second_place_are_renewed_and_it_is_red_where_they_cannot_be(
     run_dag: Any,
     published: None,
+    connection: dict[str, Any],
     second_place: dict[str, Any],
     s3_client: Any,
     lock: Callable[[], None],
@@ -172,6 +173,12 @@ def test_locks_of_the_second_place_are_renewed_and_it_is_red_where_they_cannot_b
     assert renewed["renewed"] == renewed["objects"] > 3
     keys = log_of(s3_client, place)
     assert all("ObjectLockMode" in s3_client.head_object(Bucket=bucket, Key=key) for key in keys)
+
+    set_connection(monkeypatch, {**connection, "password": "wrong"})
+    alone = run_dag("backup_replicate")
+    assert alone.state == "failed"
+    assert alone.returned("renew_replica_locks")[0]["long_enough"] == renewed["objects"]
+    set_connection(monkeypatch, connection)
 
     wrong = {**place, "extra": {**place["extra"], "bucket": second_place["extra"]["bucket"]}}
     monkeypatch.setenv("AIRFLOW_CONN_FASTVLM_S3_REPLICA", json.dumps(wrong))  # which takes no locks

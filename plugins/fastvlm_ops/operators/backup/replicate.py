@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvlm_ops import settings
 from fastvlm_ops.core.config import load_components
+from fastvlm_ops.hooks.connections import ConnectionSettingError
 from fastvlm_ops.hooks.operations_db import OperationsDatabaseHook
 from fastvlm_ops.hooks.s3 import BackupRepositoryHook
 from fastvlm_ops.operators.backup.catalogue import RecordBackupOperator
@@ -138,7 +139,7 @@ class RenewReplicaLocksOperator(_ReplicaOperator, LockRenewingOperator):
             return ()
         try:
             return removed_names(self.hook.open_repository(), repository.storage)
-        except BackupError as error:  # then above all the second place has to stay
+        except (BackupError, ConnectionSettingError) as error:  # then above all the second place has to stay
             self.log.warning("What was removed from the first place is locked too: %s", error)
             return ()
 
