@@ -225,13 +225,18 @@ def test_locks_that_the_bucket_does_not_take(
     patient: Patient, seaweedfs: SeaweedFS, moved: Callable[[str, bytes | None], Path], home: Path
 ) -> None:
     definitions = (home / "include" / "components.yaml").read_bytes()
-    moved("include/components.yaml", definitions + b"\nobject_lock:\n  mode: governance\n  days: 30\n")
+    locking = definitions + b"\nobject_lock:\n  mode: governance\n  days: 30\n"
+    file = moved("include/components.yaml", locking)
     assert_found(patient, "object lock", "takes no locked objects", "make a bucket with Object Lock")
     seaweedfs.client().create_bucket(Bucket="doctor-locked", ObjectLockEnabledForBucket=True)
     patient.connection["extra"]["bucket"] = "doctor-locked"
     _, findings = patient.examine()
     assert unwell(findings) == NOT_RUNNING
     assert "asks for 30 days, governance" in findings["object lock"]["found"]
+    file.write_bytes(locking.replace(b"days: 30", b"days: 13"))
+    _, findings = patient.examine()
+    assert unwell(findings) == NOT_RUNNING | {"object lock": "warning"}
+    assert "set object_lock.days of components.yaml to 14 or more" in findings["object lock"]["remedy"]
 
 
 def test_conditional_writes_are_ignored(patient: Patient, rclone_url: str) -> None:

@@ -41,6 +41,7 @@ _ADD = (
     " --conn-password SECRET_ACCESS_KEY"
     ' --conn-extra \'{"bucket": "…", "repository_passphrase": "…"}\''
 )
+_LEAST_LOCK_DAYS = 14  # what has less than half left is renewed once a week
 _EDIT = "edit the connection fastvlm_s3 (Admin, Connections)"
 
 
@@ -241,4 +242,8 @@ def _object_lock(storage: S3Storage) -> Finding:
         return warning(check, what, f"allow s3:GetBucketObjectLockConfiguration on {bucket!r}")
     except StorageError as error:
         return failed(check, str(error), "look at the server's log")
-    return ok(check, f"the bucket takes locks; components.yaml asks for {lock.days} days, {lock.mode}")
+    found = f"the bucket takes locks; components.yaml asks for {lock.days} days, {lock.mode}"
+    if lock.days < _LEAST_LOCK_DAYS:
+        what = f"{found}: they run out before backup_maintenance renews them"
+        return warning(check, what, f"set object_lock.days of components.yaml to {_LEAST_LOCK_DAYS} or more")
+    return ok(check, found)
