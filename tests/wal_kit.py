@@ -136,11 +136,16 @@ def add_base(
     return create_snapshot(repository, source, component=component, kind="full", run_key=run_key).snapshot_id
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20, what: str = "") -> Any:
-    """Wait until something is so, and return it."""
+def wait_for(condition: Callable[[], Any], seconds: float = 20, what: Callable[[], str] | str = "") -> Any:
+    """Wait until something is so, and return it.
+
+    :param what: for the message, or what gives it when it is needed
+    """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        if time.monotonic() > deadline:
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {seconds} s: {told or condition}")
         time.sleep(0.05)
     return found
 

@@ -19,6 +19,7 @@ from fastvlm_ops.core.backup.errors import CorruptionError
 from fastvlm_ops.core.backup.postgresql import wal_spool
 from fastvlm_ops.core.backup.postgresql.lsn import Segment, format_lsn
 from fastvlm_ops.core.backup.postgresql.wal_names import object_name
+from fastvlm_ops.core.backup.postgresql.wal_server import ask_server, create_slot
 from fastvlm_ops.core.backup.postgresql.wal_spool import OtherSystemError, SpoolBusyError
 from fastvlm_ops.core.backup.postgresql.wal_watch import WalRules, watch_wal
 from fastvlm_ops.local.postgres import PostgreSQL
@@ -106,6 +107,22 @@ def test_nothing_is_lost_when_anything_is_killed(place: Place):
     assert process.stop() == 0
     assert len(list((place.folder / "spool" / "segments").glob("0*"))) <= 2  # the newest, and what has begun
     assert not place.slot()[0]
+
+
+def test_a_slot_keeps_wal_from_the_moment_it_is_made(place: Place):
+    """Also where nothing was to be received then, as at the very beginning of a segment."""
+    place.write()
+    url = make_url(place.url)
+    for _ in range(2):
+        create_slot(url, place.component)  # the second time it is there
+    slot = ask_server(url, place.component).slot
+    assert slot is not None
+    assert slot.restart_lsn is not None
+    last = place.write(3)
+    running = place.start(once=True)
+    running.join()
+    place.wait_until_stored(last, running)
+    assert place.wal_is_whole()
 
 
 def test_once_stores_what_is_finished_and_ends(place: Place):
@@ -319,7 +336,9 @@ def test_the_receiver_goes_on_where_the_server_can_and_the_gap_is_named(place: P
     removed = place.write(3)
     place.sql("CHECKPOINT")
     running = place.start()
-    wait_for(lambda: place.slot()[0] and running.status()["state"] == "receiving", what=running.text)
+    wait_for(
+        lambda: place.slot()[0] and running.status()["state"] == "receiving", seconds=60, what=running.text
+    )
     place.wait_until_stored(place.write(2), running)
     window = place.window()
     assert window.is_broken, removed

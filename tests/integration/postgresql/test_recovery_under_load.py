@@ -67,24 +67,27 @@ def writers(original: Original) -> Iterator[None]:
 
 
 def commits(original: Original, names: list[str]) -> list[Commit]:
-    """Commits in the order of the log, which is the order in which they become visible to a recovery."""
-    found = []
-    for name in names:
-        done = subprocess.run(
-            [
-                original.clients.path("pg_waldump"),
-                "--rmgr=Transaction",
-                original.server.data / "pg_wal" / name,
-            ],
-            env={"TZ": "UTC", "LC_ALL": "C"},
-            capture_output=True,
-            text=True,
-            check=False,  # it ends where the segment does
-        )
-        for transaction, text in COMMIT.findall(done.stdout):
-            moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
-            found.append(Commit(int(transaction), moment))
-    return found
+    """Commits in the order of the log, which is the order in which they become visible to a recovery.
+
+    :param names: of segments that follow one another; they are read as one, for records cross their borders
+    """
+    done = subprocess.run(
+        [
+            original.clients.path("pg_waldump"),
+            "--rmgr=Transaction",
+            f"--path={original.server.data / 'pg_wal'}",
+            names[0],
+            names[-1],
+        ],
+        env={"TZ": "UTC", "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,  # it ends where the last segment does
+    )
+    return [
+        Commit(int(transaction), datetime.fromisoformat(text).replace(tzinfo=UTC))
+        for transaction, text in COMMIT.findall(done.stdout)
+    ]
 
 
 def between(found: list[Commit], after: datetime) -> tuple[datetime, set[int]]:

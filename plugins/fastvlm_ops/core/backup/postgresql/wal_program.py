@@ -14,29 +14,10 @@ from pathlib import Path
 from fastvlm_ops.core.backup.errors import DumpError
 from fastvlm_ops.core.backup.postgresql.lsn import format_lsn
 from fastvlm_ops.core.backup.postgresql.programs import Programs
-from fastvlm_ops.core.programs import ProgramError, run
 
 PROGRAM = "pg_receivewal"
 _TAIL_LINES = 8
-_CREATE_SECONDS = 60.0
 _STOP_SECONDS = 5.0
-
-
-def create_slot(programs: Programs, slot: str, environment: Mapping[str, str]) -> None:
-    """Make a replication slot where there is none.
-
-    :raises DumpError: the server does not answer, or refuses
-    """
-    arguments = [programs.path(PROGRAM), "--create-slot", "--if-not-exists", f"--slot={slot}"]
-    try:
-        run(
-            [*arguments, "--no-password"],
-            name=PROGRAM,
-            environment=environment,
-            timeout_seconds=_CREATE_SECONDS,
-        )
-    except ProgramError as error:
-        raise DumpError(f"the replication slot {slot!r} cannot be made: {error}:\n{error.tail()}") from None
 
 
 class ReceivingProgram:

@@ -19,8 +19,8 @@ from fastvlm_ops.core.backup.postgresql.address import libpq_environment
 from fastvlm_ops.core.backup.postgresql.cluster import Cluster, identify
 from fastvlm_ops.core.backup.postgresql.lsn import Segment
 from fastvlm_ops.core.backup.postgresql.programs import Programs
-from fastvlm_ops.core.backup.postgresql.wal_program import PROGRAM, ReceivingProgram, create_slot
-from fastvlm_ops.core.backup.postgresql.wal_server import ask_server
+from fastvlm_ops.core.backup.postgresql.wal_program import PROGRAM, ReceivingProgram
+from fastvlm_ops.core.backup.postgresql.wal_server import ask_server, create_slot
 from fastvlm_ops.core.backup.postgresql.wal_spool import OtherSystemError, Spool, System
 from fastvlm_ops.core.backup.postgresql.wal_uploader import Uploader
 from fastvlm_ops.core.backup.repository import Repository
@@ -234,7 +234,7 @@ class WalReceiver:
         cluster = identify(self.settings.url)
         system = System(cluster.system_id, cluster.segment_bytes)
         self.spool.claim(system)
-        create_slot(self.settings.programs, self.settings.slot, self._environment)
+        create_slot(self.settings.url, self.settings.slot)
         if self.spool.is_empty and not self._starts_anywhere:
             self._find_position(system, cluster.timeline)
         # It ends once it is past the LSN it is given.

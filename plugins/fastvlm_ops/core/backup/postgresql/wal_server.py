@@ -24,6 +24,7 @@ _NEXT_TRANSACTION = "SELECT (pg_snapshot_xmax(pg_current_snapshot())::text::nume
 _REPLAYED = "SELECT pg_last_xact_replay_timestamp()"
 # A transaction of its own, so that the segment ends with one: recovery can stop only before one's end.
 _MARK = "SELECT pg_logical_emit_message(true, 'fastvlm_ops', 'backup_wal')"
+_CREATE_SECONDS = 60.0
 _WAL_STATUS_LOST = "lost"
 
 
@@ -72,6 +73,29 @@ class ServerWal:
         if following > 0xFFFFFFFF:
             following = 3  # the first three are not given to transactions
         return self.next_transaction_id != following
+
+
+def create_slot(url: URL, slot: str) -> None:
+    """Make a replication slot where there is none of that name, which keeps WAL from this moment on.
+
+    As ``pg_receivewal --create-slot`` makes one, it would keep none until it is told what was received: what
+    is written until then could go, and whoever receives nothing at first would begin wherever the server is
+    later.
+
+    :param url: address of one of its databases; the user needs REPLICATION
+    :raises DumpError: the server does not answer, or refuses
+    """
+    import psycopg
+    from psycopg import sql
+
+    with connected(url, replication=True, seconds=_CREATE_SECONDS) as connection:
+        command = sql.SQL("CREATE_REPLICATION_SLOT {} PHYSICAL RESERVE_WAL").format(sql.Identifier(slot))
+        try:
+            connection.execute(command)
+        except psycopg.errors.DuplicateObject:
+            return
+        except psycopg.Error as error:
+            raise DumpError(f"the replication slot {slot!r} cannot be made: {describe(error, url)}") from None
 
 
 def ask_server(url: URL, slot: str) -> ServerWal:
