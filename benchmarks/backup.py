@@ -106,7 +106,8 @@ class Benchmark:
 
     def _make_bucket(self, tool: Tool, number: int) -> str:
         """A bucket that the server has set storage aside for, and a repository in it where there is one."""
-        bucket = self._place.server.make_bucket(f"{tool.name.replace(' ', '-')}-{number}")
+        bucket = f"{tool.name.replace(' ', '-')}-{number}"
+        self._client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=tool.locks)
         self._client.put_object(Bucket=bucket, Key="first", Body=bytes(1))
         self._client.delete_object(Bucket=bucket, Key="first")
         if tool.commands("initialise", bucket) is not None:

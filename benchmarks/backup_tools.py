@@ -45,6 +45,7 @@ class Tool:
     :param folder: that its commands run in
     :param target: that it restores to
     :param restores: what may not differ in what it restores (see ``Difference.what``); None for all of it
+    :param locks: whether it locks what it stores, so that its bucket has to take locks
     """
 
     name: str
@@ -54,6 +55,7 @@ class Tool:
     folder: Path
     target: Path
     restores: frozenset[str] | None = None
+    locks: bool = False
 
     def must_restore(self, difference: Difference) -> bool:
         """Whether this difference between the tree and what was restored is a fault."""
@@ -102,7 +104,7 @@ def our_tool(place: Place) -> Tool:
 
     def commands(operation: str, bucket: str) -> list[str | Path]:
         worker: list[str | Path] = [sys.executable, "-m", "benchmarks.backup_worker"]
-        worker += ["--endpoint-url", place.server.endpoint_url, "--bucket", bucket]
+        worker += ["--endpoint-url", place.server.endpoint_url, "--bucket", bucket, "--locks"]
         if operation == "initialise":
             return [*worker, "initialise"]
         if operation == "restore":
@@ -114,7 +116,8 @@ def our_tool(place: Place) -> Tool:
     def environment(bucket: str) -> dict[str, str]:
         return {**place.environment(), PASSPHRASE_VARIABLE: passphrase}
 
-    return Tool(OURS, metadata.version("fastvlm-ops"), commands, environment, ROOT, target)
+    version = metadata.version("fastvlm-ops")
+    return Tool(OURS, version, commands, environment, ROOT, target, locks=True)
 
 
 def restic_tool(place: Place) -> Tool:

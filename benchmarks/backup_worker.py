@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvlm_ops.core import backup
+from fastvlm_ops.core.backup.object_policy import ObjectPolicy
 from fastvlm_ops.core.backup.usage import Usage
 
 if TYPE_CHECKING:
     from fastvlm_ops.core.backup import Progress, Repository, Source
 
 PASSPHRASE_VARIABLE = "FASTVLM_BENCHMARK_PASSPHRASE"  # noqa: S105 - the name of a variable
+_POLICY = ObjectPolicy("GOVERNANCE", 30)
 DATABASE = Path("database") / "operations.db"
 
 
@@ -116,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint-url", required=True)
     parser.add_argument("--bucket", required=True)
+    parser.add_argument("--locks", action="store_true", help="lock what is stored, as object_lock does")
     parser.add_argument("--traffic", type=Path, help="JSON file for the number of requests and their bytes")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("initialise")
@@ -132,7 +135,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Do what the command line says."""
     arguments = _arguments()
-    storage = backup.S3Storage(backup.create_client(endpoint_url=arguments.endpoint_url), arguments.bucket)
+    client = backup.create_client(endpoint_url=arguments.endpoint_url)
+    storage = backup.S3Storage(client, arguments.bucket, policy=_POLICY if arguments.locks else None)
     passphrase = os.environ[PASSPHRASE_VARIABLE]
     used = Usage()
     if arguments.action == "initialise":
