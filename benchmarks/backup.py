@@ -106,8 +106,8 @@ class Benchmark:
 
     def _make_bucket(self, tool: Tool, number: int) -> str:
         """A bucket that the server has set storage aside for, and a repository in it where there is one."""
-        bucket = f"{tool.name.replace(' ', '-')}-{number}"
-        self._client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=tool.locks)
+        name = f"{tool.name.replace(' ', '-')}-{number}"
+        bucket = self._place.server.make_bucket(name, locks=tool.locks)
         self._client.put_object(Bucket=bucket, Key="first", Body=bytes(1))
         self._client.delete_object(Bucket=bucket, Key="first")
         if tool.commands("initialise", bucket) is not None:
@@ -187,7 +187,7 @@ def run(work: Path, scale: Scale, rounds: int) -> tuple[list[Figure], dict[str, 
         place = Place(server, work, workload.tree)
         tools, peers = find_peers(place)
         say(f"peers: {'; '.join(peers.values())}")
-        samples = Benchmark(place, workload, [our_tool(place), *tools]).run(rounds)
+        samples = Benchmark(place, workload, [our_tool(place, locks=True), *tools]).run(rounds)
     return make_figures(samples, peers), describe_run(samples, peers, sizes, load), samples
 
 

@@ -97,14 +97,19 @@ class Place:
         }
 
 
-def our_tool(place: Place) -> Tool:
-    """This package's engine, driven as the DAGs drive it."""
+def our_tool(place: Place, *, locks: bool) -> Tool:
+    """This package's engine, driven as the DAGs drive it.
+
+    :param place: where
+    :param locks: whether it locks what it stores, which then goes with the server only
+    """
     target = place.target(OURS)
     passphrase = secrets.token_urlsafe(24)
 
     def commands(operation: str, bucket: str) -> list[str | Path]:
         worker: list[str | Path] = [sys.executable, "-m", "benchmarks.backup_worker"]
-        worker += ["--endpoint-url", place.server.endpoint_url, "--bucket", bucket, "--locks"]
+        worker += ["--endpoint-url", place.server.endpoint_url, "--bucket", bucket]
+        worker += ["--locks"] if locks else []
         if operation == "initialise":
             return [*worker, "initialise"]
         if operation == "restore":
@@ -117,7 +122,7 @@ def our_tool(place: Place) -> Tool:
         return {**place.environment(), PASSPHRASE_VARIABLE: passphrase}
 
     version = metadata.version("fastvlm-ops")
-    return Tool(OURS, version, commands, environment, ROOT, target, locks=True)
+    return Tool(OURS, version, commands, environment, ROOT, target, locks=locks)
 
 
 def restic_tool(place: Place) -> Tool:

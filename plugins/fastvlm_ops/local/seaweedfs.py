@@ -142,9 +142,13 @@ class SeaweedFS:
             secret_access_key=secret_access_key,
         )
 
-    def make_bucket(self, name: str) -> str:
-        """Make a bucket and return its name."""
-        self.client().create_bucket(Bucket=name)
+    def make_bucket(self, name: str, *, locks: bool = False) -> str:
+        """Make a bucket and return its name.
+
+        :param name: of it
+        :param locks: whether it takes Object Lock
+        """
+        self.client().create_bucket(Bucket=name, ObjectLockEnabledForBucket=locks)
         return name
 
     def _start(self, part: str, arguments: list[str]) -> None:
