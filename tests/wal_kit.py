@@ -109,29 +109,15 @@ def evidence_of_base(
 
 
 def add_base(
-    repository: Repository,
-    folder: Path,
-    run_key: str,
-    *,
-    start_lsn: int,
-    stop_lsn: int | None = None,
-    timeline: int = 1,
-    system_id: str = SYSTEM_ID,
-    segment_bytes: int = MIB,
-    stopped_at: datetime | None = None,
-    component: str = "database",
+    repository: Repository, folder: Path, run_key: str, *, component: str = "database", **described: Any
 ) -> str:
-    """Commit a base backup as its evidence describes it; returns the snapshot's id."""
+    """Commit a base backup as its evidence describes it; returns the snapshot's id.
+
+    :param described: see :func:`evidence_of_base`
+    """
     folder.mkdir(exist_ok=True)
     (folder / "PG_VERSION").write_text("18\n")
-    evidence = evidence_of_base(
-        start_lsn=start_lsn,
-        stop_lsn=stop_lsn,
-        timeline=timeline,
-        system_id=system_id,
-        segment_bytes=segment_bytes,
-        stopped_at=stopped_at,
-    )
+    evidence = evidence_of_base(**described)
     source = BaseBackup(folder, evidence)
     return create_snapshot(repository, source, component=component, kind="full", run_key=run_key).snapshot_id
 

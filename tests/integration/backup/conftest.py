@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,12 @@ PASSPHRASE = "a passphrase of the tests"
 @pytest.fixture
 def storage(s3_client: S3Client, bucket: str) -> S3Storage:
     return S3Storage(s3_client, bucket, "some/prefix")
+
+
+@pytest.fixture
+def locking_bucket(seaweedfs: SeaweedFS) -> str:
+    """A bucket that takes locks. It goes with the server: what is in it is locked."""
+    return seaweedfs.make_bucket(f"locked-{uuid.uuid4().hex[:12]}", locks=True)
 
 
 @pytest.fixture

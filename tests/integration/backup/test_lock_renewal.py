@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,13 +47,6 @@ DAYS = 4
 DAY = timedelta(days=1)
 Mode = Literal["GOVERNANCE", "COMPLIANCE"]
 Later = Callable[[S3Storage, timedelta], None]
-
-
-@pytest.fixture
-def locking_bucket(s3_client: S3Client) -> str:
-    name = f"locked-{uuid.uuid4().hex[:12]}"
-    s3_client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
-    return name  # it goes with the server: what is in it is locked
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,13 +37,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def locking_bucket(s3_client: S3Client) -> str:
-    name = f"locked-{uuid.uuid4().hex[:12]}"
-    s3_client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
-    return name  # it goes with the server: what is in it is locked
 
 
 @pytest.fixture
