@@ -336,9 +336,7 @@ def test_the_receiver_goes_on_where_the_server_can_and_the_gap_is_named(place: P
     removed = place.write(3)
     place.sql("CHECKPOINT")
     running = place.start()
-    wait_for(
-        lambda: place.slot()[0] and running.status()["state"] == "receiving", seconds=60, what=running.text
-    )
+    wait_for(lambda: place.slot()[0] and running.status()["state"] == "receiving", what=running.text)
     place.wait_until_stored(place.write(2), running)
     window = place.window()
     assert window.is_broken, removed

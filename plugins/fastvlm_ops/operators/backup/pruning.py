@@ -118,6 +118,8 @@ class PlanPruningOperator(RepositoryOperator):
         from fastvlm_ops.core.backup.errors import BackupNotFoundError
         from fastvlm_ops.core.backup.forgetting import was_done
 
+        if not self.lost_snapshots:
+            return []
         state = repository.refresh()
         unknown = [one for one in self.lost_snapshots if one not in state.snapshots]
         if unknown and not was_done(state, key):
@@ -302,7 +304,7 @@ def request_text(plan: dict[str, Any]) -> str:
     if plan["lost"]:
         lines += [
             "",
-            "Damaged snapshots that are given up, though what is left of them can be restored yet:",
+            "Damaged snapshots that are given up, with what could yet be restored of them:",
             "",
         ]
         lines += [f"- `{snapshot_id}`" for snapshot_id in plan["lost"]]

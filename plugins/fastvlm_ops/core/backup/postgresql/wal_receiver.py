@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastvlm_ops.core.backup.errors import BackupError, DumpError, StorageError
 from fastvlm_ops.core.backup.postgresql.address import libpq_environment
@@ -27,6 +27,9 @@ from fastvlm_ops.core.backup.repository import Repository
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
+
+# Where to begin in an empty spool: behind the newest segment in the bucket, where the slot is, or the server.
+Beginning = Literal["newest", "slot", "server"]
 
 _LOOK_SECONDS = 0.2
 _STATUS_SECONDS = 5.0
@@ -89,7 +92,8 @@ class WalReceiver:
         self._trouble: str | None = None
         self._is_paused = False
         self._is_stopping = False
-        self._starts_anywhere = False
+        self._beginning: Beginning = "newest"
+        self._began: Beginning = self._beginning  # where the running program did
         self._status_due = 0.0
         self._remind_due = 0.0
         self._timeline: int | None = None
@@ -176,7 +180,9 @@ class WalReceiver:
             " server is now. WAL is missing in between: see backup_wal, and run backup_full for a base backup"
         )
         self.spool.forget_position()
-        self._starts_anywhere = True
+        # A program that asked for what is gone may have told the server that it has all before that: then the
+        # slot is there too.
+        self._beginning = "slot" if self._began == "newest" else "server"
 
     def _try_to_start(self, lock: int) -> None:
         try:
@@ -235,8 +241,10 @@ class WalReceiver:
         system = System(cluster.system_id, cluster.segment_bytes)
         self.spool.claim(system)
         create_slot(self.settings.url, self.settings.slot)
-        if self.spool.is_empty and not self._starts_anywhere:
+        if self.spool.is_empty and self._beginning == "newest":
             self._find_position(system, cluster.timeline)
+        elif self.spool.is_empty and self._beginning == "server":
+            self.spool.begin_at(Segment.of(cluster.timeline, cluster.current_lsn, system.segment_bytes))
         # It ends once it is past the LSN it is given.
         end = cluster.current_lsn - 1 if to_the_end else None
         self._child = ReceivingProgram(
@@ -249,7 +257,7 @@ class WalReceiver:
             tell=self._tell,
         )
         self._started_at, self._timeline = time.monotonic(), cluster.timeline
-        self._starts_anywhere = False
+        self._began, self._beginning = self._beginning, "newest"
         return cluster
 
     def _find_position(self, system: System, timeline: int) -> None:
